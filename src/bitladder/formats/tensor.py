@@ -101,7 +101,7 @@ class Encoding:
     params: Params
     axes: tuple[int, ...] = ()
 
-    def _spread(self, x: Array, *, rank_axes: tuple[int, ...] | None = None) -> dict[str, Any]:
+    def _spread(self, x: Array) -> dict[str, Any]:
         shape = tuple(x.shape)
         out = {}
         for name, p in self.params.items():
@@ -202,4 +202,5 @@ class QTensor:
 def store(codes: np.ndarray, fmt: Format) -> np.ndarray:
     """Codes in the smallest integer type that holds all of the format's."""
     low, high = fmt.span()
-    return codes.astype(np.promote_types(np.min_scalar_type(low), np.min_scalar_type(high)))
+    kinds = (np.uint8, np.uint16, np.int32) if low >= 0 else (np.int8, np.int16, np.int32)
+    return codes.astype(next(k for k in kinds if np.iinfo(k).min <= low and high <= np.iinfo(k).max))

@@ -8,29 +8,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from bitladder.formats.tensor import Array, Encoding, QTensor, like
+from bitladder.formats.tensor import Array, QTensor, like
 from bitladder.ir.graph import Graph, Node, PerWidth
 from bitladder.ir.ops import OPS
 from bitladder.runtime import integer
+from bitladder.runtime.integer import Coded
 
 Ops = Mapping[str, Callable[..., Any]]
 Watch = Callable[[str, Any], None]
-
-
-@dataclass(frozen=True)
-class Coded:
-    """An activation as codes (integer-valued float32) with its encoding."""
-
-    codes: Array
-    encoding: Encoding
-
-    def real(self) -> Array:
-        return self.encoding.decode(self.codes)
 
 
 def real(value: Any) -> Any:
@@ -47,7 +36,6 @@ def run(
     ops: Ops = OPS,
     watch: Watch | None = None,
     known: Mapping[str, Any] | None = None,
-    stop: Mapping[str, Any] | None = None,
 ) -> dict[str, Array]:
     """The outputs of `graph` by name, as reals.
 

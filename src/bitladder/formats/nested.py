@@ -1,0 +1,253 @@
+"""Nested codes: the leading bits of a code are themselves a valid code (S1, EP3671575).
+
+Three schemes share one class; each says what integer a prefix stands for:
+
+- "midrise": uniform, offset binary over [-range, range]. The prefix of b bits is exactly the code that a direct b-bit
+  quantizer over the same range gives, and stands for an odd number of half steps: value = (2 v + 1 - 2^b) * range / 2^b.
+- "tree": cells are split in two again and again where that lowers the error most; a table per width says what each
+  cell decodes to, in int8 on the channel's 8-bit grid.
+- "sign": the first plane is the sign, the rest a tree over magnitudes whose first cell is zero at every width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from bitladder.formats.tensor import Array, Params, like, ns, real, whole
+from bitladder.formats.uniform import check_bits
+from bitladder.stats.points import Points
+
+GRID = 127  # the integer that a channel's largest magnitude becomes in the tree and sign schemes
+MATTER = {2: 1.0, 3: 2.0, 4: 8.0, 8: 64.0}  # widths that matter to a fit, and how much
+
+
+@dataclass(frozen=True)
+class Nested:
+    """Codes of `bits` bits of which every prefix is a code.
+
+    matter: the widths the fit should serve, with their weights; part of the fit, not of the format's identity.
+
+    >>> str(Nested(8)), str(Nested(6, "tree")), Nested(8).at(3)
+    ('nested8', 'nested6:tree', Nested(bits=3, scheme='midrise', per='channel', group=None))
+    """
+
+    bits: int = 8
+    scheme: str = "midrise"
+    per: str = "channel"
+    group: None = None
+    matter: Mapping[int, float] = field(default_factory=lambda: MATTER, compare=False, repr=False, hash=False)
+
+    def __post_init__(self) -> None:
+        if self.scheme not in SCHEMES:
+            raise ValueError(f"format nested: scheme must be one of {', '.join(SCHEMES)}, got {self.scheme!r}")
+        check_bits(f"nested:{self.scheme}", self.bits, SCHEMES[self.scheme].least_bits, 8)
+
+    def __str__(self) -> str:
+        return f"nested{self.bits}" + ("" if self.scheme == "midrise" else f":{self.scheme}") + ("/tensor" if self.per == "tensor" else "")
+
+    def span(self) -> tuple[int, int]:
+        return (0, 2**self.bits - 1)
+
+    def with_bits(self, bits: int) -> Nested:
+        """The same format storing another number of planes."""
+        return replace(self, bits=bits)
+
+    def at(self, bits: int) -> Nested:
+        """The format of the leading `bits` bits; more bits than stored is an error, fewer than the scheme has means its least."""
+        if bits > self.bits:
+            raise ValueError(f"nested: width must be at most the {self.bits} stored bits, got {bits}")
+        return replace(self, bits=max(bits, SCHEMES[self.scheme].least_bits))
+
+    def keep(self, params: Params) -> dict[str, np.ndarray]:
+        """The parameters that codes of this width still need."""
+        return {k: v for k, v in params.items() if not k.startswith("levels") or int(k[6:]) <= self.bits}
+
+    def fit(self, points: Points, cover: str = "mse") -> dict[str, np.ndarray]:
+        """Parameters that serve all widths that matter, weighted: a range per channel, or a scale and tables."""
+        matter = {b: w for b, w in self.matter.items() if b <= self.bits} or {self.bits: 1.0}
+        return SCHEMES[self.scheme].fit(points, self.bits, matter, cover)
+
+    def encode(self, x: Array, p: Params) -> Array:
+        return SCHEMES[self.scheme].encode(x, self.bits, p)
+
+    def integers(self, codes: Array, p: Params) -> Array:
+        return SCHEMES[self.scheme].integers(codes, self.bits, p)
+
+    def step(self, p: Params) -> Array:
+        return SCHEMES[self.scheme].step(self.bits, p)
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """One way to nest: plain functions of codes, width and parameters."""
+
+    least_bits: int
+    fit: Callable[[Points, int, Mapping[int, float], str], dict[str, np.ndarray]]
+    encode: Callable[[Array, int, Params], Array]
+    integers: Callable[[Array, int, Params], Array]
+    step: Callable[[int, Params], Array]
+
+
+# ---------------------------------------------------------------------------------------------------- mid-rise
+
+
+def midrise_fit(points: Points, bits: int, matter: Mapping[int, float], cover: str) -> dict[str, np.ndarray]:
+    widest = np.maximum(np.abs(points.low), np.abs(points.high))
+    widest = np.where(widest > 0, np.maximum(widest, 1e-30), 1.0)
+    best, chosen = np.full(widest.shape, np.inf), widest
+    for shrink in np.linspace(1.0, 0.2, 41) if cover == "mse" else [1.0]:
+        half = (widest * shrink).astype(np.float32).astype(np.float64)
+        error = np.zeros(widest.shape)
+        for width, weight in matter.items():
+            step = 2 * half[:, None] / 2**width
+            cell = np.clip(np.floor(points.values / step), -(2.0 ** (width - 1)), 2.0 ** (width - 1) - 1)
+            error += weight * points.mean(((cell + 0.5) * step - points.values) ** 2)
+        better = error < best
+        best, chosen = np.where(better, error, best), np.where(better, half, chosen)
+    return {"range": chosen.astype(np.float32)}
+
+
+def midrise_encode(x: Array, bits: int, p: Params) -> Array:
+    cell = x / (p["range"] * 2.0 ** (1 - bits))
+    floor = ns(cell).floor(cell)
+    return floor.clip(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) + 2 ** (bits - 1)
+
+
+def midrise_integers(codes: Array, bits: int, p: Params) -> Array:
+    return 2 * codes + (1 - 2**bits)
+
+
+# ------------------------------------------------------------------------------------------- trees with tables
+
+
+def split_cell(values: np.ndarray, counts: np.ndarray, pinned: bool) -> int:
+    """Where to cut sorted `values` in two so that the squared error falls most; if `pinned`, the lower part decodes to 0."""
+    n = np.concatenate([[0.0], np.cumsum(counts)])
+    s = np.concatenate([[0.0], np.cumsum(values * counts)])
+    cut = np.arange(len(values) + 1)
+    gain = (s[-1] - s[cut]) ** 2 / np.maximum(n[-1] - n[cut], 1e-30)
+    if not pinned:
+        gain = gain + s[cut] ** 2 / np.maximum(n[cut], 1e-30)
+    return int(np.argmax(gain))
+
+
+def lloyd(values: np.ndarray, counts: np.ndarray, levels: int, pinned: bool, rounds: int = 60) -> np.ndarray:
+    """Cuts (levels + 1 positions) of sorted `values` into the cells of a scalar quantizer of least squared error (Lloyd, 1957).
+
+    It starts from the cuts that repeated halving gives and moves each to the midpoint of its neighbours' centroids.
+    """
+    cuts = [0, len(values)]
+    while len(cuts) <= levels:
+        halves = [i + split_cell(values[i:j], counts[i:j], pinned and i == 0) for i, j in zip(cuts[:-1], cuts[1:], strict=True)]
+        cuts = sorted([*cuts, *halves])
+    edges = np.array(cuts)
+    for _ in range(rounds):
+        centre = centroids(values, counts, edges, pinned)
+        moved = np.concatenate([[0], np.searchsorted(values, (centre[1:] + centre[:-1]) / 2), [len(values)]])
+        if np.array_equal(moved, edges):
+            break
+        edges = moved
+    return edges
+
+
+def centroids(values: np.ndarray, counts: np.ndarray, edges: np.ndarray, pinned: bool) -> np.ndarray:
+    """Mean of each cell of sorted `values`; an empty cell sits at its border; the first is 0 if `pinned`."""
+    n = np.concatenate([[0.0], np.cumsum(counts)])
+    s = np.concatenate([[0.0], np.cumsum(values * counts)])
+    mass = np.diff(n[edges])
+    border = values[np.minimum(edges[:-1], len(values) - 1)]
+    centre = np.where(mass > 0, np.diff(s[edges]) / np.maximum(mass, 1e-30), border)
+    if pinned:
+        centre[0] = 0.0
+    return np.maximum.accumulate(centre)
+
+
+def tree_levels(values: np.ndarray, counts: np.ndarray, depth: int, seed: int, pinned: bool = False) -> dict[int, np.ndarray]:
+    """Decode levels (2^b reals) of a split-up tree for every depth b up to `depth`; `values` sorted.
+
+    Cells at depth `seed` come from Lloyd's algorithm, shallower ones are unions of them, deeper ones are split in two.
+    """
+    seed = min(seed, depth)
+    cuts = lloyd(values, counts, 2**seed, pinned)
+    by_depth = {b: cuts[:: 2 ** (seed - b)] for b in range(seed + 1)}
+    for b in range(seed + 1, depth + 1):
+        halves = [i + split_cell(values[i:j], counts[i:j], pinned and i == 0) if j > i else i for i, j in zip(cuts[:-1], cuts[1:], strict=True)]
+        cuts = np.sort(np.concatenate([cuts, halves]))
+        by_depth[b] = cuts
+    return {b: centroids(values, counts, cuts, pinned) for b, cuts in by_depth.items()}
+
+
+def sorted_points(points: Points, scale: np.ndarray, magnitude: bool) -> tuple[np.ndarray, np.ndarray]:
+    """All channels' points on their own grids, sorted, each counted with the square of its channel's scale."""
+    values = points.values / scale[:, None]
+    counts = np.broadcast_to(points.counts, values.shape) * scale[:, None] ** 2 / np.mean(scale**2)
+    values, counts = (np.abs(values) if magnitude else values).ravel(), counts.ravel()
+    order = np.argsort(values, kind="stable")
+    return values[order], counts[order]
+
+
+def tree_fit(points: Points, bits: int, matter: Mapping[int, float], cover: str) -> dict[str, np.ndarray]:
+    return tables_fit(points, bits, matter, signed=False)
+
+
+def sign_fit(points: Points, bits: int, matter: Mapping[int, float], cover: str) -> dict[str, np.ndarray]:
+    return tables_fit(points, bits, matter, signed=True)
+
+
+def tables_fit(points: Points, bits: int, matter: Mapping[int, float], signed: bool) -> dict[str, np.ndarray]:
+    widest = np.maximum(np.abs(points.low), np.abs(points.high))
+    scale = (np.where(widest > 0, np.maximum(widest, 1e-30), GRID) / GRID).astype(np.float32).astype(np.float64)
+    values, counts = sorted_points(points, scale, signed)
+    sign = int(signed)
+    seed = max(min(min(matter), bits) - sign, 1)
+    levels = tree_levels(values, counts, bits - sign, seed, pinned=signed)
+    first = SCHEMES["sign" if signed else "tree"].least_bits
+    tables = {f"levels{b}": np.clip(np.round(levels[b - sign]), -GRID, GRID).astype(np.int8) for b in range(first, bits + 1)}
+    return {"scale": scale.astype(np.float32), **tables}
+
+
+def nearest(x: Array, table: np.ndarray) -> Array:
+    """The position in a rising `table` of the entry nearest to each x; of equal entries the first."""
+    unique = np.unique(table.astype(np.float32))
+    first = np.searchsorted(table, unique).astype(np.float32)
+    borders = ((unique[1:] + unique[:-1]) / 2).astype(np.float32)
+    return like(x, first)[whole(ns(x).searchsorted(like(x, borders), x))]
+
+
+def tree_encode(x: Array, bits: int, p: Params) -> Array:
+    return nearest(x / p["scale"], as_numpy(p[f"levels{bits}"]))
+
+
+def tree_integers(codes: Array, bits: int, p: Params) -> Array:
+    return float_table(codes, p[f"levels{bits}"])[whole(codes)]
+
+
+def sign_encode(x: Array, bits: int, p: Params) -> Array:
+    y = x / p["scale"]
+    magnitude = nearest(abs(y), as_numpy(p[f"levels{bits}"]))
+    return magnitude + 2 ** (bits - 1) * real((y < 0) & (magnitude > 0))
+
+
+def sign_integers(codes: Array, bits: int, p: Params) -> Array:
+    half = 2 ** (bits - 1)
+    negative = codes >= half
+    magnitude = float_table(codes, p[f"levels{bits}"])[whole(codes) % half]
+    return magnitude * (1 - 2 * real(negative))
+
+
+def as_numpy(table: Array) -> np.ndarray:
+    return table if ns(table) is np else table.cpu().numpy()
+
+
+def float_table(codes: Array, table: Array) -> Array:
+    return like(codes, as_numpy(table).astype(np.float32))
+
+
+SCHEMES = {
+    "midrise": Scheme(1, midrise_fit, midrise_encode, midrise_integers, lambda bits, p: p["range"] * 2.0**-bits),
+    "tree": Scheme(1, tree_fit, tree_encode, tree_integers, lambda bits, p: p["scale"]),
+    "sign": Scheme(2, sign_fit, sign_encode, sign_integers, lambda bits, p: p["scale"]),
+}
