@@ -120,7 +120,9 @@ def fuse_bias(graph: Graph) -> Graph:
             continue
         outs = w.shape[1] * int(node.attrs.get("groups", 1)) if node.op == "conv_transpose" else w.shape[0]
         fits = (outs,) if node.op == "linear" else (outs, *[1] * (len(w.shape) - 2))
-        squeezed = b.reshape(b.shape[-len(fits) :]) if b.ndim >= len(fits) and b.size == b[(0,) * (b.ndim - len(fits))].size else b
+        squeezed = (
+            b.reshape(b.shape[-len(fits) :]) if b.ndim >= len(fits) and b.size == b[(0,) * (b.ndim - len(fits))].size else b
+        )
         if squeezed.shape != fits or outs == 1:
             continue
         name = other if len(users[other]) == 1 else bias_name(node.inputs[1], constants)
