@@ -50,7 +50,7 @@ def read(path: Path) -> Split:
 
 @dataclass(frozen=True)
 class Data:
-    """Calibrate on `calibration` (training images i % 97 == 0, the first 512), choose on `choose` (i % 10 == 5), report on `test`.
+    """The splits: calibrate on the first 512 training images with i % 97 == 0, choose on i % 10 == 5, report on `test`.
 
     `learn` is what remains of the training images.
     """

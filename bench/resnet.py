@@ -36,7 +36,10 @@ class ResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(16)
         widths = [16, 16, 32, 64]
         for stage in (1, 2, 3):
-            blocks = [Block(widths[stage - 1] if i == 0 else widths[stage], widths[stage], 2 if stage > 1 and i == 0 else 1) for i in range(n)]
+            blocks = [
+                Block(widths[stage - 1] if i == 0 else widths[stage], widths[stage], 2 if stage > 1 and i == 0 else 1)
+                for i in range(n)
+            ]
             setattr(self, f"layer{stage}", nn.Sequential(*blocks))
         self.linear = nn.Linear(64, 10)
 
@@ -54,5 +57,5 @@ def load(folder: Path, depth: int) -> ResNet:
     if not path.exists():
         raise FileNotFoundError(f"bench: {path} is missing; give the folder that holds resnet_cifar10/ with --data-dir")
     net = ResNet((depth - 2) // 6)
-    net.load_state_dict(load_file(path), strict=False)
+    net.load_state_dict(load_file(path))
     return net.eval()

@@ -180,8 +180,7 @@ def tree_levels(values: np.ndarray, counts: np.ndarray, depth: int, seed: int, p
     by_depth = {b: cuts[:: 2 ** (seed - b)] for b in range(seed + 1)}
     for b in range(seed + 1, depth + 1):
         halves = [
-            i + split_cell(values[i:j], counts[i:j], pinned and i == 0) if j > i else i
-            for i, j in itertools.pairwise(cuts)
+            i + split_cell(values[i:j], counts[i:j], pinned and i == 0) if j > i else i for i, j in itertools.pairwise(cuts)
         ]
         cuts = np.sort(np.concatenate([cuts, halves]))
         by_depth[b] = cuts
