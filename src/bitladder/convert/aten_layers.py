@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from bitladder.convert.aten_math import Handler, cast, finite
-from bitladder.convert.aten_shapes import reshaped, sliced, transpose
+from bitladder.convert.aten_math import Handler, finite
+from bitladder.convert.aten_shapes import sliced, transpose
 from bitladder.convert.build import Builder, Ref
 from bitladder.errors import Unsupported
 
@@ -63,8 +63,8 @@ def linear(g: Builder, a: Any) -> Ref:
 
 
 def matmul(g: Builder, a: Any) -> Ref:
-    """A product of matrices; one with a constant matrix is a linear layer only after `rewrite` says so."""
-    return g.emit("matmul", a.self, a.mat2 if a.other is None and a.tensor2 is None and a.vec is None else (a.other or a.tensor2 or a.vec))
+    """matmul, mm, bmm and mv, whose second operand goes by different names."""
+    return g.emit("matmul", a.self, next(r for r in (a.other, a.mat2, a.vec) if r is not None))
 
 
 def addmm(g: Builder, a: Any) -> Ref:
@@ -145,7 +145,8 @@ def layer_norm(g: Builder, a: Any) -> Any:
 def rms_norm(g: Builder, a: Any) -> Ref:
     shape = list(a.normalized_shape)
     scale = a.weight if a.weight is not None else g.const(np.ones(shape), "float32")
-    return g.emit("rms_norm", a.input, scale, axis=-len(shape), epsilon=float(np.finfo(np.float32).eps if a.eps is None else a.eps))
+    epsilon = np.finfo(np.float32).eps if a.eps is None else a.eps
+    return g.emit("rms_norm", a.input, scale, axis=-len(shape), epsilon=float(epsilon))
 
 
 def group_norm(g: Builder, a: Any) -> Ref:
@@ -237,7 +238,8 @@ def resized(g: Builder, x: Ref, target: Sequence[int], scales: Sequence[float], 
 
 # -------------------------------------------------------------------------------------------------------- recurrent
 
-GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn": (0,)}  # torch's i f g o and r z n, in the order of ONNX: i o f c and z r h
+# Where ONNX's gates (input output forget cell; update reset hidden) stand in torch's (i f g o; r z n).
+GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn": (0,)}
 
 
 def reordered(array: np.ndarray, kind: str) -> np.ndarray:
@@ -277,7 +279,9 @@ def part(g: Builder, state: Ref, layer: int, ways: int, layers: int) -> Ref | No
     return state if layers == 1 else sliced(g, state, 0, layer * ways, (layer + 1) * ways)
 
 
-def one_layer(g: Builder, kind: str, x: Ref, sets: Sequence[Sequence[Ref]], states: Sequence[Ref | None], attrs: Any) -> list[Ref]:
+def one_layer(
+    g: Builder, kind: str, x: Ref, sets: Sequence[Sequence[Ref]], states: Sequence[Ref | None], attrs: Mapping[str, Any]
+) -> list[Ref]:
     """The output (time, batch, directions * hidden) of one layer, and its last states."""
     hidden = sets[0][1].shape[1]  # type: ignore[index]
     w, r = (stacked(g, kind, [s[k] for s in sets]) for k in (0, 1))
@@ -296,7 +300,7 @@ def one_layer(g: Builder, kind: str, x: Ref, sets: Sequence[Sequence[Ref]], stat
 
 def known(ref: Ref) -> np.ndarray:
     if ref.array is None:
-        raise Unsupported(f"must have weights that are constants, got {ref.name!r}, which is computed; store the product as a parameter")
+        raise Unsupported(f"must have constant weights, got {ref.name!r}, which is computed; store the product as a parameter")
     return ref.array
 
 

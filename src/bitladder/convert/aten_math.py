@@ -309,6 +309,12 @@ def converted(g: Builder, a: Any) -> Ref:
     return cast(g, a.self, out_dtype(a, a.self.dtype))
 
 
+UNARY = (
+    "relu", "sigmoid", "tanh", "exp", "log", "sqrt", "abs", "neg", "erf", "floor", "ceil", "round", "sign", "reciprocal",
+    "mish", "softsign", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh",
+)  # fmt: skip
+SAME = ("contiguous", "clone", "dropout", "feature_dropout", "alpha_dropout", "detach", "alias", "lift_fresh_copy")
+
 MATH: dict[str, Handler] = {
     "add": arithmetic("add"),
     "sub": arithmetic("sub"),
@@ -382,12 +388,10 @@ MATH: dict[str, Handler] = {
     "_safe_softmax": softmax,
     "log_softmax": log_softmax,
     "_log_softmax": log_softmax,
-    **{op: unary(op) for op in ("relu", "sigmoid", "tanh", "exp", "log", "sqrt", "abs", "neg", "erf", "floor", "ceil", "round")},
-    **{op: unary(op) for op in ("sign", "reciprocal", "mish", "softsign", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh")},
+    **{op: unary(op) for op in UNARY},
     "hardswish": unary("hard_swish"),
     "hardsigmoid": lambda g, a: g.emit("hard_sigmoid", a.self, alpha=1 / 6, beta=0.5),
-    **{op: same for op in ("contiguous", "clone", "dropout", "detach", "alias", "lift_fresh_copy", "feature_dropout", "alpha_dropout")},
-    "requires_grad": same,
+    **{op: same for op in SAME},
     **{op: converted for op in ("to", "_to_copy", "type_as", "float", "convert_element_type")},
     "_assert_tensor_metadata": lambda g, a: None,
     "_assert_scalar": lambda g, a: None,

@@ -116,7 +116,7 @@ def index(g: Builder, a: Any) -> Ref:
     """x[i] by one tensor of positions along one axis."""
     given = [(k, i) for k, i in enumerate(a.indices) if i is not None]
     if len(given) != 1 or given[0][1].dtype == "bool":
-        raise Unsupported("must index one axis by one tensor of integers, got several or a mask; use gather, where or masked_fill")
+        raise Unsupported("must index one axis by one tensor of integers, got several or a mask; use gather or where")
     axis, positions = given[0]
     return g.emit("gather", a.self, positions, axis=axis)
 
@@ -135,7 +135,12 @@ def squeeze(g: Builder, a: Any) -> Ref:
 
 def parts(g: Builder, x: Ref, axis: int, ends: Sequence[int]) -> tuple[Ref, ...]:
     """Slices of `x` that end at `ends`, each starting where the last one ended."""
-    return tuple(g.emit("slice", x, g.ints([lo]), g.ints([hi]), g.ints([axis])) for lo, hi in zip([0, *ends], ends, strict=False))
+    return tuple(cut(g, x, axis, lo, hi) for lo, hi in zip([0, *ends], ends, strict=False))
+
+
+def cut(g: Builder, x: Ref, axis: int, lo: int, hi: int) -> Ref:
+    """Elements lo up to hi along an axis."""
+    return g.emit("slice", x, g.ints([lo]), g.ints([hi]), g.ints([axis]))
 
 
 def split(g: Builder, a: Any) -> tuple[Ref, ...]:
@@ -194,10 +199,9 @@ def roll(g: Builder, a: Any) -> Ref:
         n = a.self.size(axis)
         if n is None:
             raise Unsupported("must roll axes of known size, got a free one; roll another axis")
-        cut = -shift % n
-        if cut:
-            ends = [g.emit("slice", x, g.ints([lo]), g.ints([hi]), g.ints([axis % a.self.rank])) for lo, hi in ((cut, n), (0, cut))]
-            x = g.emit("concat", *ends, axis=axis % a.self.rank)
+        if first := -shift % n:
+            at = axis % a.self.rank
+            x = g.emit("concat", cut(g, x, at, first, n), cut(g, x, at, 0, first), axis=at)
     return x
 
 
@@ -221,10 +225,10 @@ def scattered(g: Builder, x: Ref, src: Ref, axis: int, start: int, end: int) -> 
     n = x.size(axis)
     if start == 0 and n is not None and end >= n:
         return src
-    pieces = [] if start == 0 else [g.emit("slice", x, g.ints([0]), g.ints([start]), g.ints([axis]))]
+    pieces = [] if start == 0 else [cut(g, x, axis, 0, start)]
     pieces.append(src)
     if n is None or end < n:
-        pieces.append(g.emit("slice", x, g.ints([end]), g.ints([END]), g.ints([axis])))
+        pieces.append(cut(g, x, axis, end, END))
     return g.emit("concat", *pieces, axis=axis)
 
 

@@ -26,7 +26,7 @@ from bitladder.convert.build import Builder, Ref
 from bitladder.errors import Unsupported
 from bitladder.ir.graph import Graph, Value
 
-VIEWS = frozenset("slice select view reshape transpose permute unsqueeze squeeze flatten unflatten expand chunk split t".split())
+VIEWS = ("slice", "select", "view", "reshape", "transpose", "permute", "unsqueeze", "squeeze", "flatten", "expand", "chunk")
 
 
 def from_torch(module: torch.nn.Module | ExportedProgram, example_inputs: Any = None) -> Graph:
@@ -174,21 +174,19 @@ def placed(program: ExportedProgram, build: Builder, env: dict[Any, Any]) -> tup
     """The graph's inputs; constants go to the builder, and both are entered in `env`."""
     specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
     held = {**program.state_dict, **program.constants}
+    nodes = [n for n in program.graph.nodes if n.op == "placeholder"]
     inputs = []
-    for node in program.graph.nodes:
-        if node.op != "placeholder":
-            continue
+    for node in nodes:
+        val = node.meta.get("val")
+        env[node] = val
+        if specs[node.name].kind is InputKind.USER_INPUT and isinstance(val, torch.Tensor):
+            ref = env[node] = Ref(build.free(node.name), shape_of(val), dtype_text(val.dtype))
+            free = ("batch" if k == 0 and isinstance(n, str) else n for k, n in enumerate(shape_of(val)))
+            inputs.append(Value(ref.name, ref.dtype, tuple(free)))
+    for node in nodes:  # after the inputs, whose names are the user's
         spec = specs[node.name]
-        if spec.kind is not InputKind.USER_INPUT:
-            tensor = held[spec.target]
-            env[node] = build.tensor(spec.target, array(tensor)) if isinstance(tensor, torch.Tensor) else tensor
-        elif isinstance(node.meta["val"], torch.Tensor):
-            val = node.meta["val"]
-            shape = tuple(n if isinstance(n, int) else ("batch" if k == 0 else str(n)) for k, n in enumerate(val.shape))
-            inputs.append(Value(node.name, dtype_text(val.dtype), shape))
-            env[node] = Ref(build.free(node.name), shape_of(val), dtype_text(val.dtype))
-        else:
-            env[node] = node.meta["val"]
+        if spec.kind is not InputKind.USER_INPUT and isinstance(tensor := held[spec.target], torch.Tensor):
+            env[node] = build.tensor(spec.target, array(tensor))
     return tuple(inputs)
 
 
