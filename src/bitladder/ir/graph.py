@@ -136,5 +136,13 @@ class Graph:
 
 
 # Which inputs of an operator are weights, and along which of their axes the output channels lie.
-WEIGHT_SLOTS = {"conv": (1,), "conv_transpose": (1,), "linear": (1,), "embedding": (0,), "lstm": (1, 2), "gru": (1, 2), "rnn": (1, 2)}
+WEIGHT_SLOTS = {
+    "conv": (1,),
+    "conv_transpose": (1,),
+    "linear": (1,),
+    "embedding": (0,),
+    "lstm": (1, 2),
+    "gru": (1, 2),
+    "rnn": (1, 2),
+}
 CHANNEL_AXIS = {"conv": 0, "conv_transpose": 1, "linear": 0, "embedding": 0, "lstm": 1, "gru": 1, "rnn": 1}

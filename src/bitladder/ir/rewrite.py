@@ -13,7 +13,7 @@ CARRIES_CLIP = ("conv", "conv_transpose", "linear", "matmul", "add", "mul", "sub
 
 
 def simplify(graph: Graph) -> Graph:
-    """The graph as the rest of the toolkit wants it: no identities, batch norm folded, biases and clips fused, nothing unused."""
+    """The graph as quantization wants it: no identities, batch norm folded, biases and clips fused, nothing unused."""
     for rewrite in (drop_identities, fold_batch_norm, fuse_bias, fuse_clip, drop_unused):
         graph = rewrite(graph)
     return graph
@@ -120,7 +120,9 @@ def fuse_bias(graph: Graph) -> Graph:
             continue
         outs = w.shape[1] * int(node.attrs.get("groups", 1)) if node.op == "conv_transpose" else w.shape[0]
         fits = (outs,) if node.op == "linear" else (outs, *[1] * (len(w.shape) - 2))
-        squeezed = b.reshape(b.shape[-len(fits) :]) if b.ndim >= len(fits) and b.size == b[(0,) * (b.ndim - len(fits))].size else b
+        squeezed = (
+            b.reshape(b.shape[-len(fits) :]) if b.ndim >= len(fits) and b.size == b[(0,) * (b.ndim - len(fits))].size else b
+        )
         if squeezed.shape != fits or outs == 1:
             continue
         name = other if len(users[other]) == 1 else bias_name(node.inputs[1], constants)

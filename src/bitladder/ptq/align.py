@@ -15,7 +15,9 @@ from bitladder.formats import Encoding, Fixed, fit
 SPILL = 0.001  # share of a slice's weights that may overflow before F_o slides down
 
 
-def aligned_weights(fmt: Fixed, w: np.ndarray, a: np.ndarray, *, mode: str = "weights", cover: str = "mse", groups: int = 1) -> Encoding:
+def aligned_weights(
+    fmt: Fixed, w: np.ndarray, a: np.ndarray, *, mode: str = "weights", cover: str = "mse", groups: int = 1
+) -> Encoding:
     """The encoding of weights `w` (outputs, inputs / groups, ...) whose inputs have fractional lengths `a` (inputs,).
 
     One fractional length per slice; in mode "weights" they are F_o - a_j with F_o of least weighted squared error among

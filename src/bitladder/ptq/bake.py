@@ -11,10 +11,14 @@ from bitladder.ir.graph import CHANNEL_AXIS, Graph, Node
 from bitladder.ptq.align import aligned_weights
 
 
-def weight_encoding(node: Node, w: np.ndarray, fmt: Format, x: Encoding | None, *, cover: str = "mse", align: str = "weights") -> Encoding:
+def weight_encoding(
+    node: Node, w: np.ndarray, fmt: Format, x: Encoding | None, *, cover: str = "mse", align: str = "weights"
+) -> Encoding:
     """The encoding of one weight: per output channel, or per kernel slice where input channels have fractional lengths."""
     if isinstance(fmt, Fixed) and fmt.fl is None and x is not None and x.axes == (1,) and node.op == "conv":
-        return aligned_weights(fmt, w, np.asarray(x.params["fl"]), mode=align, cover=cover, groups=int(node.attrs.get("groups", 1)))
+        return aligned_weights(
+            fmt, w, np.asarray(x.params["fl"]), mode=align, cover=cover, groups=int(node.attrs.get("groups", 1))
+        )
     return fit(fmt, w, axis=CHANNEL_AXIS[node.op], cover=cover)
 
 

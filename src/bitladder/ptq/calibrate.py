@@ -20,8 +20,8 @@ Progress = Callable[[str, int, int], None]
 
 HEAVY = {"conv": (0,), "conv_transpose": (0,), "linear": (0,), "matmul": (0, 1)}  # inputs that are worth being integers
 MOVES = (  # values pass through unchanged, so they keep their encoding
-    "reshape", "transpose", "slice", "squeeze", "unsqueeze", "flatten", "max_pool", "global_max_pool", "split", "depth_to_space",
-    "space_to_depth", "gather", "expand", "tile", "identity", "pad",
+    "reshape", "transpose", "slice", "squeeze", "unsqueeze", "flatten", "max_pool", "global_max_pool", "split",
+    "depth_to_space", "space_to_depth", "gather", "expand", "tile", "identity", "pad",
 )  # fmt: skip
 LIGHT = (  # computed on integers without loss of speed (small tables, sums), so their inputs become integers too
     *MOVES, "add", "sub", "mul", "concat", "avg_pool", "global_avg_pool", "reduce_mean", "relu", "clip", "leaky_relu", "prelu",
@@ -63,7 +63,9 @@ def torch_ops() -> Mapping[str, Callable[..., Any]]:
     return TORCH_OPS
 
 
-def observe(graph: Graph, batches: Batches, names: Iterable[str], *, per_channel: bool, progress: Progress | None = None) -> dict[str, Histogram]:
+def observe(
+    graph: Graph, batches: Batches, names: Iterable[str], *, per_channel: bool, progress: Progress | None = None
+) -> dict[str, Histogram]:
     """Histograms of the named values over all batches, per channel of feature maps if asked, else one a value.
 
     Memory does not grow with the number of batches. Values that are not floats are left out.
@@ -74,9 +76,15 @@ def observe(graph: Graph, batches: Batches, names: Iterable[str], *, per_channel
         array = np.asarray(value)
         if name not in wanted or array.dtype.kind != "f" or array.size == 0:
             return
-        rows = array.swapaxes(0, 1).reshape(array.shape[1], -1) if per_channel and channelwise(graph, name, array.ndim) else array.reshape(1, -1)
+        rows = (
+            array.swapaxes(0, 1).reshape(array.shape[1], -1)
+            if per_channel and channelwise(graph, name, array.ndim)
+            else array.reshape(1, -1)
+        )
         if not np.isfinite(rows).all():
-            raise ValueError(f"calibrate: value {name!r} became NaN or infinite; must be finite; check the weights and the data")
+            raise ValueError(
+                f"calibrate: value {name!r} became NaN or infinite; must be finite; check the weights and the data"
+            )
         seen[name] = seen[name].update(rows) if name in seen else Histogram.of(rows)
 
     ops, count = torch_ops(), 0
@@ -101,7 +109,9 @@ def as_kind(x: Any, ops: Mapping[str, Callable[..., Any]]) -> Any:
     return x if isinstance(x, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(x))
 
 
-def encodings(graph: Graph, seen: Mapping[str, Histogram], formats: Mapping[str, Format | None], *, cover: str = "mse") -> dict[str, Encoding]:
+def encodings(
+    graph: Graph, seen: Mapping[str, Histogram], formats: Mapping[str, Format | None], *, cover: str = "mse"
+) -> dict[str, Encoding]:
     """The encoding of every observed value; values that only move others about share theirs."""
     made: dict[str, Node] = {o: n for n in graph.nodes for o in n.outputs}
     out: dict[str, Encoding] = {}

@@ -37,7 +37,9 @@ def with_biases(graph: Graph) -> Graph:
     return graph.with_(constants=constants, nodes=tuple(nodes))
 
 
-def corrected_biases(plain: Graph, quantized: Graph, samples: Mapping[str, Any], progress: Progress | None = None) -> dict[str, np.ndarray]:
+def corrected_biases(
+    plain: Graph, quantized: Graph, samples: Mapping[str, Any], progress: Progress | None = None
+) -> dict[str, np.ndarray]:
     """Corrected biases (float32) by name. Both graphs have the same nodes; the biases of `quantized` are arrays."""
     ops = torch_ops()
     inputs = {k: as_kind(v, ops) for k, v in samples.items()}
@@ -60,7 +62,9 @@ def corrected_biases(plain: Graph, quantized: Graph, samples: Mapping[str, Any],
     return out
 
 
-def mean_difference(plain: Graph, quantized: Graph, node: Node, twin: Node, truth: Mapping[str, Any], made: Mapping[str, Any], ops: Any) -> np.ndarray:
+def mean_difference(
+    plain: Graph, quantized: Graph, node: Node, twin: Node, truth: Mapping[str, Any], made: Mapping[str, Any], ops: Any
+) -> np.ndarray:
     """Mean over samples and positions of float minus quantized output, per output channel, before clip and encoding."""
     bare = quantized.with_(encodings={k: v for k, v in quantized.encodings.items() if k != twin.outputs[0]})
     (want,) = step(plain, replace(node, clip=None), truth, ops)
@@ -70,11 +74,15 @@ def mean_difference(plain: Graph, quantized: Graph, node: Node, twin: Node, trut
     return difference.mean(axis=tuple(a for a in range(difference.ndim) if a != channel))
 
 
-def correct(plain: Graph, quantized: Graph, samples: Mapping[str, Any], widths: tuple[int, ...] = (), progress: Progress | None = None) -> Graph:
+def correct(
+    plain: Graph, quantized: Graph, samples: Mapping[str, Any], widths: tuple[int, ...] = (), progress: Progress | None = None
+) -> Graph:
     """`quantized` with corrected biases; one version for each of `widths` at biases whose weight is nested."""
     base = corrected_biases(plain, quantized, samples, progress)
     constants: dict[str, Any] = {**quantized.constants, **base}
-    nested = {n.inputs[2]: n.inputs[1] for n in quantized.nodes if n.op in CORRECTED and len(n.inputs) > 2 and n.inputs[2] in base}
+    nested = {
+        n.inputs[2]: n.inputs[1] for n in quantized.nodes if n.op in CORRECTED and len(n.inputs) > 2 and n.inputs[2] in base
+    }
     versions: dict[str, dict[int, np.ndarray]] = {}
     for width in sorted(widths):
         narrow = quantized.at(width)

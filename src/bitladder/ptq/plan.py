@@ -56,7 +56,9 @@ def resolve(plan: Mapping[str, Format | None], names: Iterable[str], *, activati
         hits = [n for n in names if matches(pattern, n)]
         if not hits and pattern != "*":
             kind = "activation" if activations else "weight"
-            raise ValueError(f"plan: pattern {key!r} matches no {kind}; names are {', '.join(names[:6])}{', ...' if len(names) > 6 else ''}")
+            raise ValueError(
+                f"plan: pattern {key!r} matches no {kind}; names are {', '.join(names[:6])}{', ...' if len(names) > 6 else ''}"
+            )
         out.update(dict.fromkeys(hits, fmt))
     return out
 

@@ -36,7 +36,9 @@ class Histogram:
         exponent = np.frexp(np.maximum(np.abs(low), np.abs(high)))[1].astype(np.int64).clip(-100, 127)
         scale = np.exp2(-exponent.astype(np.float64)).astype(np.float32)[:, None] * np.float32(BINS // 2)
         bins = np.floor(rows.astype(np.float32) * scale).astype(np.int32).clip(-(BINS // 2), BINS // 2 - 1)
-        bins += (np.arange(channels, dtype=np.int64) * BINS + BINS // 2)[:, None].astype(bins.dtype if channels * BINS < 2**31 else np.int64)
+        bins += (np.arange(channels, dtype=np.int64) * BINS + BINS // 2)[:, None].astype(
+            bins.dtype if channels * BINS < 2**31 else np.int64
+        )
         counts = np.bincount(bins.ravel(), minlength=channels * BINS).reshape(channels, BINS)
         return cls(exponent, counts, low, high)
 
@@ -66,9 +68,13 @@ class Histogram:
         centres = (np.arange(BINS) - BINS // 2 + 0.5) * width
         centres = np.clip(centres, self.low[:, None], self.high[:, None])
         used = np.flatnonzero(self.counts.any(0))
-        return Points(centres[:, used], self.counts[:, used].astype(np.float64), np.minimum(self.low, 0), np.maximum(self.high, 0))
+        return Points(
+            centres[:, used], self.counts[:, used].astype(np.float64), np.minimum(self.low, 0), np.maximum(self.high, 0)
+        )
 
     def pooled(self) -> Histogram:
         """One histogram of all channels together."""
         top = np.full_like(self.exponent, self.exponent.max())
-        return Histogram(top[:1], self._widened(top).sum(0, keepdims=True), self.low.min(keepdims=True), self.high.max(keepdims=True))
+        return Histogram(
+            top[:1], self._widened(top).sum(0, keepdims=True), self.low.min(keepdims=True), self.high.max(keepdims=True)
+        )
