@@ -179,6 +179,8 @@ def pool(op: str) -> Handler:
         if op == "avg_pool":
             if a.divisor_override:
                 raise Unsupported("must divide by the window's size, got divisor_override; multiply the result instead")
+            if kernel == a.self.shape[2:] and not any(each(a.padding, n, 0)):
+                return g.emit("global_avg_pool", a.self)
             return g.emit(op, a.self, **frame, count_include_pad=int(a.count_include_pad))
         frame["dilations"] = each(a.dilation, n)
         if isinstance(a.out, tuple | list):

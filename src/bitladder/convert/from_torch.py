@@ -199,7 +199,7 @@ def spoken(program: ExportedProgram) -> dict[Any, str]:
     """What to call the value of each node: by its module if that has one node, else by module and operator."""
     nodes = [n for n in program.graph.nodes if n.op == "call_function" and word(n.target) in ATEN]
     paths = {n: path(n) for n in nodes}
-    crowd = Counter(paths.values())
+    crowd = Counter(p for n, p in paths.items() if not word(n.target).startswith("operator."))
     out = {}
     for n, p in paths.items():
         op = word(n.target).rpartition(".")[2].strip("_")
