@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 CONFIG = {"session.qdqisint8allowed": "1", "session.x64quantprecision": "1"}  # signed codes too; no saturation without VNNI
 MOVERS = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Identity")
+CLIPS = ("Clip", "Relu", "Max", "Min")
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,20 @@ def executed(
 
 
 def maker(name: str, made: Mapping[str, Any]) -> str:
-    """The operator that makes a value, seen through those that only move values about."""
+    """The operator that makes a value, seen through those that only move values about, and clips between codes."""
     node = made.get(name)
-    while node is not None and node.op_type in MOVERS and node.input[0] in made:
-        node = made[node.input[0]]
+    while node is not None and (source := before(node, made)) is not None:
+        node = source
     return "" if node is None else str(node.op_type)
+
+
+def before(node: Any, made: Mapping[str, Any]) -> Any | None:
+    """The node whose codes another one moves or clips; None if it does more than that."""
+    if node.op_type in MOVERS:
+        return made.get(node.input[0])
+    if node.op_type != "QuantizeLinear":
+        return None
+    source = made.get(node.input[0])
+    while source is not None and source.op_type in CLIPS:
+        source = made.get(source.input[0])
+    return made.get(source.input[0]) if source is not None and source.op_type == "DequantizeLinear" else None

@@ -12,8 +12,8 @@ Weights: the integers behind the codes, in int4, int8, int16 or int32, with what
     one step per kernel slice (S3)          scale 1, then a product with the steps (outputs, inputs, 1, ...): all are powers
                                             of two, so the product is exact, and runtimes fold it
     nested, mid-rise, up to 7 bits          odd numbers of half steps, which int8 holds
-    nested, mid-rise, 8 bits                odd numbers up to 255 do not fit: u = code - 128 in whole steps, plus half a step
-                                            (a second initializer, added once); runtimes fold the sum and multiply in float
+    nested, mid-rise, 8 bits                odd numbers up to 255 do not fit: u = code - 128, plus 1/2 from an initializer of its
+                                            own, times the step; runtimes fold all that, and multiply in float
 """
 
 from __future__ import annotations
@@ -264,16 +264,18 @@ def slices(writer: Writer, base: str, q: QTensor) -> str:
 
 
 def halves(writer: Writer, base: str, q: QTensor, transposed: bool) -> str:
-    """Mid-rise codes as whole steps plus half a step."""
-    half = np.asarray(q.format.step(q.encoding.params), np.float32)
-    whole = q.codes.astype(np.int32) - 2 ** (q.format.bits - 1)
-    axis = q.encoding.axes[0] if q.encoding.axes else None
-    ones = np.ones([n if a == axis else 1 for a, n in enumerate(q.shape)])
+    """Mid-rise codes as (u + 1/2) steps: the sum is exact, so the product rounds as the format does."""
+    fmt = q.format
+    steps = spread(2 * np.asarray(fmt.step(q.encoding.params), np.float32), q.shape, q.encoding.axes, None)
+    whole = q.codes.astype(np.int32) - 2 ** (fmt.bits - 1)
     if transposed:
-        whole, ones, axis = whole.T, ones.T, None if axis is None else 1 - axis
-    steps = dequantized(writer, base, whole, 2 * half, None, "int8" if q.format.bits == 8 else "int4", axis=axis)
-    rest = dequantized(writer, writer.fresh(f"{base}.half"), ones, half, None, "int8", axis=axis)
-    return writer.add("Add", (steps, rest), writer.fresh(f"{base}.shaped"))
+        whole, steps = whole.T, steps.T
+    parts = (
+        dequantized(writer, base, whole, 1.0, None, "int8" if fmt.bits == 8 else "int4"),
+        dequantized(writer, writer.fresh(f"{base}.half"), np.ones(()), 0.5, None, "int8"),
+    )
+    factor = writer.tensor(writer.fresh(f"{base}.steps"), steps)
+    return writer.add("Mul", (writer.add("Add", parts, writer.fresh(f"{base}.codes")), factor), writer.fresh(f"{base}.shaped"))
 
 
 def blocks(writer: Writer, base: str, q: QTensor, transposed: bool) -> str:
