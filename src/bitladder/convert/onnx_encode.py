@@ -12,8 +12,8 @@ Weights: the integers behind the codes, in int4, int8, int16 or int32, with what
     one step per kernel slice (S3)          scale 1, then a product with the steps (outputs, inputs, 1, ...): all are powers
                                             of two, so the product is exact, and runtimes fold it
     nested, mid-rise, up to 7 bits          odd numbers of half steps, which int8 holds
-    nested, mid-rise, 8 bits                odd numbers up to 255 do not fit: u = code - 128, plus 1/2 from an initializer of its
-                                            own, times the step; runtimes fold all that, and multiply in float
+    nested, mid-rise, 8 bits                odd numbers up to 255 do not fit: u = code - 128, plus 1/2 from an initializer
+                                            of its own, times the step; runtimes fold that, and multiply in float
 """
 
 from __future__ import annotations
@@ -140,7 +140,8 @@ def limits_in_codes(pair: Pair, encoding: Encoding, clip: Clip) -> tuple[np.ndar
     alone = Encoding(encoding.format, encoding.params, (0,) if encoding.axes else ())
     for i, limit in enumerate(clip or ()):
         if limit is not None:
-            ends[i] = (np.maximum, np.minimum)[i](ends[i], alone.encode(np.full(pair.scale.shape, limit, np.float32)) + pair.shift)
+            code = alone.encode(np.full(pair.scale.shape, limit, np.float32)) + pair.shift
+            ends[i] = (np.maximum, np.minimum)[i](ends[i], code)
     return ends[0], ends[1]
 
 

@@ -20,13 +20,14 @@ Spell = Callable[[Writer, Node, list[str]], None]  # writes a node whose outputs
 OP_OF = {
     **{word: op for op, word in RENAMED.items()},
     **{op.lower(): op for op in SAME_NAME},
-    "arg_max": "ArgMax", "arg_min": "ArgMin", "dynamic_quantize_linear": "DynamicQuantizeLinear", "matmul": "MatMul", "add": "Add",
-    "gather": "Gather", "transpose": "Transpose", "quantize_linear": "QuantizeLinear", "dequantize_linear": "DequantizeLinear",
-    "conv": "Conv", "conv_transpose": "ConvTranspose", "max_pool": "MaxPool", "max_pool_indices": "MaxPool",
-    "avg_pool": "AveragePool", "lp_pool": "LpPool", "max_unpool": "MaxUnpool", "col2im": "Col2Im", "batch_norm": "BatchNormalization",
-    "group_norm": "GroupNormalization", "reduce_sum": "ReduceSum", "reduce_mean": "ReduceMean", "reduce_prod": "ReduceProd",
+    "arg_max": "ArgMax", "arg_min": "ArgMin", "matmul": "MatMul", "add": "Add", "gather": "Gather", "embedding": "Gather",
+    "dynamic_quantize_linear": "DynamicQuantizeLinear", "transpose": "Transpose", "quantize_linear": "QuantizeLinear",
+    "dequantize_linear": "DequantizeLinear", "conv": "Conv", "conv_transpose": "ConvTranspose", "max_pool": "MaxPool", "max_pool_indices": "MaxPool",
+    "avg_pool": "AveragePool", "lp_pool": "LpPool", "max_unpool": "MaxUnpool", "col2im": "Col2Im",
+    "batch_norm": "BatchNormalization", "group_norm": "GroupNormalization", "reduce_sum": "ReduceSum",
+    "reduce_mean": "ReduceMean", "reduce_prod": "ReduceProd",
     "reduce_max": "ReduceMax", "reduce_min": "ReduceMin", "reduce_l2": "ReduceL2", "reduce_log_sum_exp": "ReduceLogSumExp",
-    "identity": "Identity", "split": "Split", "embedding": "Gather",
+    "identity": "Identity", "split": "Split",
 }  # fmt: skip
 
 
@@ -157,9 +158,9 @@ def turned(writer: Writer, name: str) -> str:
 def recurrent(writer: Writer, node: Node, outs: list[str]) -> None:
     """LSTM, GRU and RNN, the hidden size always said."""
     inputs = [operand(writer, name) for name in node.inputs]
-    size = node.attrs.get("hidden_size")
-    r = writer.graph.constants.get(node.inputs[2])
-    attrs = dict(node.attrs) | ({"hidden_size": int(r.shape[-1])} if size is None and isinstance(r, np.ndarray | QTensor) else {})
+    attrs, r = dict(node.attrs), writer.graph.constants.get(node.inputs[2])
+    if attrs.get("hidden_size") is None and isinstance(r, np.ndarray | QTensor):
+        attrs["hidden_size"] = r.shape[-1]
     writer.add(OP_OF[node.op], inputs, outs, **attrs)
 
 
@@ -176,7 +177,7 @@ def quantize_linear(writer: Writer, node: Node, outs: list[str]) -> None:
 
 
 def global_avg_pool(writer: Writer, node: Node, outs: list[str]) -> None:
-    """GlobalAveragePool; a ReduceMean between codes with a scale per channel, which ONNX Runtime takes for scalars otherwise."""
+    """GlobalAveragePool; a ReduceMean where codes have a scale per channel, which ONNX Runtime would take for one."""
     names = (node.inputs[0], node.outputs[0])
     x, rank = operand(writer, names[0]), writer.rank(names[0])
     if rank > 2 and any(name in writer.graph.encodings and writer.graph.encodings[name].axes for name in names):
@@ -189,8 +190,8 @@ def global_avg_pool(writer: Writer, node: Node, outs: list[str]) -> None:
 
 def reduction(writer: Writer, node: Node, outs: list[str]) -> None:
     """A reduction; its axes are an attribute where the opset has them there."""
-    if node.op == "reduce_mean" and (axes := spatial(writer, node)) is not None:
-        global_mean(writer, node, outs, axes)
+    if node.op == "reduce_mean" and (space := spatial(writer, node)) is not None:
+        global_mean(writer, node, outs, space)
         return
     inputs, attrs, op = [operand(writer, node.inputs[0])], attributes(node), OP_OF[node.op]
     axes = writer.graph.constants.get(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1] else None

@@ -18,7 +18,8 @@ from bitladder.convert.onnx_encode import landed
 from bitladder.convert.onnx_spell import spelled
 from bitladder.convert.onnx_write import Known, Options, Writer, type_number
 from bitladder.errors import Unsupported, require
-from bitladder.ir.graph import Graph, QTensor
+from bitladder.formats import QTensor
+from bitladder.ir.graph import Graph
 
 if TYPE_CHECKING:
     import onnx
@@ -164,7 +165,8 @@ def properties(graph: Graph) -> dict[str, str]:
     """What the model says about itself: the properties it came with, labels, normalisation, layout, formats by name."""
     meta = graph.meta
     out = {str(k): str(v) for k, v in meta.get("onnx", {}).items()}
-    out |= {k: json.dumps(v) for k, v in {"labels": meta.get("labels"), **meta.get("normalisation", {})}.items() if v is not None}
+    told = {"labels": meta.get("labels"), **meta.get("normalisation", {})}
+    out |= {k: json.dumps(v) for k, v in told.items() if v is not None}
     if meta.get("layout"):
         out["layout"] = str(meta["layout"])
     out["bitladder.weights"] = json.dumps({k: str(c.format) for k, c in graph.constants.items() if isinstance(c, QTensor)})
@@ -175,8 +177,8 @@ def properties(graph: Graph) -> dict[str, str]:
 def save(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
     """Writes a model beside `path` and then gives it that name, so that no half of it is ever seen there."""
     target = Path(path)
-    if model.ByteSize() > LIMIT:
-        raise ValueError(f"to_onnx: {target} must be smaller than 2 GiB, got {model.ByteSize()} bytes; quantize more of the weights")
+    if (count := model.ByteSize()) > LIMIT:
+        raise ValueError(f"to_onnx: {target} must be smaller than 2 GiB, got {count} bytes; quantize more of the weights")
     try:
         handle, beside = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     except OSError as error:
