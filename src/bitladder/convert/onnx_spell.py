@@ -22,7 +22,8 @@ OP_OF = {
     **{op.lower(): op for op in SAME_NAME},
     "arg_max": "ArgMax", "arg_min": "ArgMin", "matmul": "MatMul", "add": "Add", "gather": "Gather", "embedding": "Gather",
     "dynamic_quantize_linear": "DynamicQuantizeLinear", "transpose": "Transpose", "quantize_linear": "QuantizeLinear",
-    "dequantize_linear": "DequantizeLinear", "conv": "Conv", "conv_transpose": "ConvTranspose", "max_pool": "MaxPool", "max_pool_indices": "MaxPool",
+    "dequantize_linear": "DequantizeLinear", "conv": "Conv", "conv_transpose": "ConvTranspose",
+    "max_pool": "MaxPool", "max_pool_indices": "MaxPool",
     "avg_pool": "AveragePool", "lp_pool": "LpPool", "max_unpool": "MaxUnpool", "col2im": "Col2Im",
     "batch_norm": "BatchNormalization", "group_norm": "GroupNormalization", "reduce_sum": "ReduceSum",
     "reduce_mean": "ReduceMean", "reduce_prod": "ReduceProd",
@@ -156,12 +157,25 @@ def turned(writer: Writer, name: str) -> str:
 
 
 def recurrent(writer: Writer, node: Node, outs: list[str]) -> None:
-    """LSTM, GRU and RNN, the hidden size always said."""
+    """LSTM, GRU and RNN, the hidden size always said, lengths as int32."""
     inputs = [operand(writer, name) for name in node.inputs]
+    if len(inputs) > 4 and inputs[4]:
+        inputs[4] = writer.add("Cast", (inputs[4],), writer.fresh(f"{node.name}.lengths"), to="int32")
     attrs, r = dict(node.attrs), writer.graph.constants.get(node.inputs[2])
     if attrs.get("hidden_size") is None and isinstance(r, np.ndarray | QTensor):
         attrs["hidden_size"] = r.shape[-1]
     writer.add(OP_OF[node.op], inputs, outs, **attrs)
+
+
+def mod(writer: Writer, node: Node, outs: list[str]) -> None:
+    """Mod; of reals, the one with the sign of the divisor is spelt out: x - floor(x / y) y."""
+    x, y = (operand(writer, name) for name in node.inputs)
+    if node.attrs.get("fmod", 0) or not writer.dtype(node.inputs[0]).startswith("float"):
+        writer.add("Mod", (x, y), outs, **node.attrs)
+        return
+    ratio = writer.add("Div", (x, y), writer.fresh(f"{outs[0]}.ratio"))
+    whole = writer.add("Floor", (ratio,), writer.fresh(f"{outs[0]}.floor"))
+    writer.add("Sub", (x, writer.add("Mul", (whole, y), writer.fresh(f"{outs[0]}.whole"))), outs)
 
 
 def constant_of_shape(writer: Writer, node: Node, outs: list[str]) -> None:
@@ -285,6 +299,7 @@ SPELL: dict[str, Spell] = {
     **dict.fromkeys(("lstm", "gru", "rnn"), recurrent),
     **{word: reduction for word in OP_OF if word.startswith("reduce_")},
     "constant_of_shape": constant_of_shape,
+    "mod": mod,
     "global_avg_pool": global_avg_pool,
     "quantize_linear": quantize_linear,
 }

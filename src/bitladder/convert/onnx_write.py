@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import onnx
 
 TYPE_ATTRS = frozenset({"to", "dtype", "output_dtype", "softmax_precision"})  # attributes that name a type
+CHANGED = {"GroupNormalization": 21}  # operators that meant something else before this opset
 Known = tuple[str, tuple[int | str | None, ...]]  # dtype and shape of a value
 
 
@@ -116,15 +117,23 @@ class Writer:
 def fitting(op: str, inputs: int, attrs: Mapping[str, Any], opset: int) -> Any:
     """The schema of an operator in an opset if it takes these inputs and attributes, else None.
 
-    An attribute that the opset does not know may stay away as long as it says nothing (0, "NOTSET").
+    An attribute that the opset does not know may stay away if it says what later opsets take for granted.
     """
     onnx = require("onnx", "onnx", "to_onnx")
     try:
-        schema = onnx.defs.get_schema(op, opset, "")
+        schema, newest = onnx.defs.get_schema(op, opset, ""), onnx.defs.get_schema(op, "")
     except onnx.defs.SchemaError:
         return None
-    unknown = any(k not in schema.attributes and v not in (0, 0.0, "NOTSET", "stretch") for k, v in attrs.items())
-    return None if unknown or inputs > schema.max_input else schema
+    unknown = any(k not in schema.attributes and v not in (0, granted(newest, k)) for k, v in attrs.items())
+    return None if unknown or inputs > schema.max_input or opset < CHANGED.get(op, 0) else schema
+
+
+def granted(schema: Any, name: str) -> Any:
+    """The default of an attribute."""
+    onnx = require("onnx", "onnx", "to_onnx")
+    default = schema.attributes[name].default_value if name in schema.attributes else None
+    value = onnx.helper.get_attribute_value(default) if default is not None and default.type else None
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def attribute(schema: Any, name: str, value: Any) -> onnx.AttributeProto:

@@ -7,6 +7,7 @@ bits into one integer operator whose results equal the reference to the bit; wha
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -14,12 +15,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from bitladder.convert.onnx_encode import landed
 from bitladder.convert.onnx_spell import spelled
 from bitladder.convert.onnx_write import Known, Options, Writer, type_number
 from bitladder.errors import Unsupported, require
 from bitladder.formats import QTensor
 from bitladder.ir.graph import Graph
+from bitladder.runtime.reference import real, run
 
 if TYPE_CHECKING:
     import onnx
@@ -114,7 +118,22 @@ def inferred(writer: Writer) -> dict[str, Known]:
         if kind.elem_type and kind.HasField("shape"):
             shape = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in kind.shape.dim)
             known[value.name] = (str(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)), shape)
-    return known
+    return known if known.keys() >= set(writer.graph.outputs) else probed(writer.graph) | known
+
+
+def probed(graph: Graph) -> dict[str, Known]:
+    """Dtype and rank of every value, from a run on ones: for operators whose shapes ONNX does not infer."""
+    ones = {v.name: np.ones([n if isinstance(n, int) else 2 for n in v.shape or ()], v.dtype) for v in graph.inputs}
+    seen: dict[str, Known] = {}
+    with contextlib.suppress(Exception):  # lengths that do not go together, most likely: then those outputs have no type
+        run(graph, ones, watch=lambda name, value: seen.update({name: known_of(value)}))
+    return seen
+
+
+def known_of(value: Any) -> Known:
+    """Dtype and rank of a value that flows through a graph."""
+    array = np.asarray(real(value))
+    return str(array.dtype), (None,) * array.ndim
 
 
 def assembled(writer: Writer, skeleton: bool = False) -> onnx.ModelProto:

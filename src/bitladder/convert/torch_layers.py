@@ -193,11 +193,11 @@ def lstm(
 
         def step(x: Tensor, state: State) -> State:
             hidden, cell = state
-            i, o, forget, c = limit(x @ w[d].T + hidden @ r[d].T + bias, clip).chunk(4, -1)
-            i = f(i + peep_i * cell)
-            forget = 1 - i if input_forget else f(forget + peep_f * cell)
-            cell = forget * cell + i * g(c)
-            return f(o + peep_o * cell) * h(cell), cell
+            i, o, forget, c = (x @ w[d].T + hidden @ r[d].T + bias).chunk(4, -1)
+            i = f(limit(i + peep_i * cell, clip))
+            forget = 1 - i if input_forget else f(limit(forget + peep_f * cell, clip))
+            cell = forget * cell + i * g(limit(c, clip))
+            return f(limit(o + peep_o * cell, clip)) * h(cell), cell
 
         return step
 
