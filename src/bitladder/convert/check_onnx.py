@@ -49,6 +49,7 @@ def compare(
     opset: int = 21,
     int4: bool = True,
     compact: bool = False,
+    exact: bool = False,
     layered: bool = True,
     threads: int = 1,
 ) -> list[Row]:
@@ -57,10 +58,10 @@ def compare(
     layered: every node reads the reference's integers, so that a difference shows where it arises and nowhere else;
     otherwise the model runs from end to end.
     """
-    writer = written(graph, Options(opset, int4, compact))
+    writer = written(graph, Options(opset, int4, compact, exact=exact))
     model = tapped(writer, assembled(writer), layered)
     types = {o.name: o.type.tensor_type.elem_type for o in model.graph.output}
-    truth = {name: codes + writer.shifts.get(name, 0) for name, codes in reference(graph, inputs).items()}
+    truth = {name: codes + writer.pairs[name].shift for name, codes in reference(graph, inputs).items() if name in writer.codes}
     feed = {v.name: np.asarray(inputs[v.name]) for v in graph.inputs}
     if layered:
         feed |= {fed(codes): truth[name].astype(numpy_type(types[codes])) for name, codes in writer.codes.items()}

@@ -19,12 +19,12 @@ Weights: the integers behind the codes, in int4, int8, int16 or int32, with what
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from bitladder.convert.onnx_write import Writer
+from bitladder.convert.onnx_write import Pair, Writer
 from bitladder.formats import Encoding, Fixed, Int, Nested, QTensor
 from bitladder.formats.tensor import spread
 
@@ -49,18 +49,6 @@ def narrowest(low: float, high: float, among: tuple[str, ...], opset: int) -> st
 # ------------------------------------------------------------------------------------------------------ activations
 
 
-@dataclass(frozen=True)
-class Pair:
-    """The parameters of a QuantizeLinear and its DequantizeLinear, and the codes that the format allows."""
-
-    dtype: str
-    scale: np.ndarray
-    zero: np.ndarray
-    axis: int | None
-    span: tuple[int, int]
-    shift: int = 0  # what is added to the format's codes
-
-
 def pair_of(writer: Writer, name: str, encoding: Encoding) -> Pair | None:
     """How an activation is written as codes; None, and a note, if it cannot be."""
     fmt, axes = encoding.format, encoding.axes
@@ -80,12 +68,13 @@ def pair_of(writer: Writer, name: str, encoding: Encoding) -> Pair | None:
     return Pair(dtype, scale, zero, axes[0] if axes else None, (low + shift, high + shift), shift)
 
 
-def quantized(writer: Writer, pair: Pair, x: str, base: str, out: str) -> str:
-    """`x` as codes and back, as the value `out`; the name of the codes."""
+def quantized(writer: Writer, pair: Pair, x: str, base: str, out: str, whole: bool = False) -> str:
+    """`x` (in units of its codes if `whole`) as codes, and those as the real value `out`; the name of the codes."""
     scale = writer.constant(pair.scale, "float32", f"{base}.scale")
     zero = writer.constant(pair.zero, pair.dtype, f"{base}.zero_point")
+    unit = writer.constant(np.ones(pair.scale.shape), "float32", "one") if whole else scale
     codes = writer.fresh(f"{base}.codes")
-    writer.add("QuantizeLinear", (x, scale, zero), codes, axis=pair.axis)
+    writer.add("QuantizeLinear", (x, unit, zero), codes, axis=pair.axis)
     writer.add("DequantizeLinear", (codes, scale, zero), out, axis=pair.axis)
     return codes
 
@@ -93,17 +82,20 @@ def quantized(writer: Writer, pair: Pair, x: str, base: str, out: str) -> str:
 Stage = Callable[[str, str], Any]  # writes what makes the second name of the first
 
 
-def landed(writer: Writer, name: str, produce: Stage | None, clip: Clip = None, integer: bool = False) -> None:
+def landed(
+    writer: Writer, name: str, produce: Stage | None, clip: Clip = None, integer: bool = False, whole: bool = False
+) -> None:
     """Writes a value from the node that makes it (none for an input) to what its readers read: clip, codes, reals again.
 
     integer: the node sums integers, so that a clip which rounding does not imply comes after it, between codes of its own;
     this leaves the node next to its QuantizeLinear, where runtimes look for it.
+    whole: what the node makes counts in units of codes.
     """
     encoding = writer.graph.encodings.get(name)
     pair = pair_of(writer, name, encoding) if encoding is not None else None
     stages = [produce] if produce is not None else []
     if pair is not None and encoding is not None:
-        stages += between(writer, name, pair, encoding, clip, integer)
+        stages += between(writer, name, pair, encoding, clip, integer, whole)
     elif clip is not None and clip != (None, None):
         stages.append(held(writer, name, *clip))
     output = name in writer.graph.outputs
@@ -115,11 +107,11 @@ def landed(writer: Writer, name: str, produce: Stage | None, clip: Clip = None, 
         x = out
     if pair is not None:
         writer.read[name] = name if output and produce is not None else writer.fresh(f"{name}.real")
-        writer.shifts[name] = pair.shift
-        writer.codes[name] = quantized(writer, pair, x, name, writer.read[name])
+        writer.pairs[name] = pair
+        writer.codes[name] = quantized(writer, pair, x, name, writer.read[name], whole)
 
 
-def between(writer: Writer, name: str, pair: Pair, encoding: Encoding, clip: Clip, integer: bool) -> list[Stage]:
+def between(writer: Writer, name: str, pair: Pair, encoding: Encoding, clip: Clip, integer: bool, whole: bool) -> list[Stage]:
     """What comes between a node and its codes."""
     low, high = limits_in_codes(pair, encoding, clip)
     least, most = SPANS[pair.dtype]
@@ -127,9 +119,10 @@ def between(writer: Writer, name: str, pair: Pair, encoding: Encoding, clip: Cli
         ends = (reals(pair, np.float32(least)).min(), reals(pair, np.float32(most)).max())
         below, above = clip or (None, None)
         plain = (below is None or below <= ends[0]) and (above is None or above >= ends[1])
-        return [held(writer, name, below, above)] if clip and plain else []
+        return [held(writer, name, below, above)] if clip and plain and not whole else []
+    pair = replace(pair, scale=np.ones_like(pair.scale)) if whole else pair
     hold = held(writer, name, *(reals(pair, e) if (e != t).any() else None for e, t in ((low, least), (high, most))))
-    if not integer:
+    if whole or not integer:
         return [hold]
     return [lambda x, out: quantized(writer, pair, x, f"{name}.wide", out), hold]
 

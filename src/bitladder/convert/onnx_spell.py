@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from bitladder.convert.onnx_encode import landed, own, pair_of, quantized, weight
+from bitladder.convert.onnx_whole import operands, scaled, whole
 from bitladder.convert.onnx_words import RENAMED, SAME_NAME
 from bitladder.convert.onnx_write import Writer, fitting
 from bitladder.formats import QTensor
-from bitladder.ir.graph import Constant, Node, PerWidth
+from bitladder.ir.graph import Node
 from bitladder.runtime.integer import RULES, aligned, bias_codes
 
 Spell = Callable[[Writer, Node, list[str]], None]  # writes a node whose outputs are to have these names
@@ -39,18 +40,8 @@ def operand(writer: Writer, name: str) -> str:
     if isinstance(writer.graph.constants[name], QTensor):
         return weight(writer, name)
     if name not in writer.initializers:
-        writer.tensor(name, array_of(writer, name))
+        writer.tensor(name, writer.array(name))
     return name
-
-
-def array_of(writer: Writer, name: str) -> np.ndarray:
-    """The array of a constant; a bias that comes in versions gives that of its weight's width."""
-    constants = writer.graph.constants
-    c: Constant = constants[name]
-    if isinstance(c, PerWidth):
-        of = constants[c.of]
-        return c.at(of.format.bits if isinstance(of, QTensor) else max(c.arrays))
-    return c.decode() if isinstance(c, QTensor) else np.asarray(c)
 
 
 def attributes(node: Node) -> dict[str, Any]:
@@ -68,7 +59,8 @@ def spelled(writer: Writer, node: Node) -> None:
     writer.node = node.name
     spell = SPELL.get(node.op, plain)
     if len(node.outputs) == 1:
-        landed(writer, node.name, lambda _, out: spell(writer, node, [out]), node.clip, summed(writer, node))
+        exact = whole(writer, node) is not None and node.name in writer.graph.encodings
+        landed(writer, node.name, lambda _, out: spell(writer, node, [out]), node.clip, summed(writer, node), exact)
         return
     clips = (node.clip, *[None] * (len(node.outputs) - 1))
     more = [name in writer.graph.encodings or clip is not None for name, clip in zip(node.outputs, clips, strict=True)]
@@ -113,7 +105,7 @@ def bias(writer: Writer, node: Node) -> str:
     if together is None:
         return operand(writer, name)
     unit = together[1]
-    codes = bias_codes(array_of(writer, name), unit).astype(np.int32)
+    codes = bias_codes(writer.array(name), unit).astype(np.int32)
     key = ("bias", name, unit.tobytes())
     if key not in writer.memo:
         base = own(writer, name)
@@ -124,21 +116,37 @@ def bias(writer: Writer, node: Node) -> str:
 
 def conv(writer: Writer, node: Node, outs: list[str]) -> None:
     """Conv and ConvTranspose, the bias as integers."""
-    inputs = [operand(writer, name) for name in node.inputs[:2]]
-    writer.add(OP_OF[node.op], (*inputs, bias(writer, node)), outs, **attributes(node))
+    told = whole(writer, node)
+    if told is None:
+        inputs = [*(operand(writer, name) for name in node.inputs[:2]), bias(writer, node)]
+        writer.add(OP_OF[node.op], inputs, outs, **attributes(node))
+        return
+    sums = writer.fresh(f"{outs[0]}.products")
+    writer.add(OP_OF[node.op], operands(writer, node, told, transposed=False), sums, **attributes(node))
+    scaled(writer, told, sums, outs[0], spatial=told.weights.ndim - 2)
 
 
 def linear(writer: Writer, node: Node, outs: list[str]) -> None:
     """Gemm with the weight as it is for a matrix; a product with its transpose, and an addition, for any other rank."""
     x, w = node.inputs[:2]
-    source, b = operand(writer, x), bias(writer, node)
-    if writer.rank(x) == 2:
-        writer.add("Gemm", (source, operand(writer, w), b), outs, transB=1)
-        return
-    product = writer.fresh(f"{outs[0]}.product") if b else outs[0]
-    writer.add("MatMul", (source, turned(writer, w)), product)
-    if b:
-        writer.add("Add", (product, b), outs)
+    matrix, told = writer.rank(x) == 2, whole(writer, node)
+    if told is None:
+        inputs = [operand(writer, x), operand(writer, w) if matrix else turned(writer, w), bias(writer, node)]
+        product(writer, inputs, outs[0], matrix)
+    else:
+        inputs = operands(writer, node, told, transposed=not matrix)
+        sums = product(writer, inputs, writer.fresh(f"{outs[0]}.products"), matrix)
+        scaled(writer, told, sums, outs[0], spatial=0)
+
+
+def product(writer: Writer, inputs: list[str], out: str, matrix: bool) -> str:
+    """The product of an activation with a weight, plus the bias if there is one."""
+    if matrix:
+        return writer.add("Gemm", inputs, out, transB=1)
+    x, w, b = [*inputs, ""][:3]
+    if not b:
+        return writer.add("MatMul", (x, w), out)
+    return writer.add("Add", (writer.add("MatMul", (x, w), writer.fresh(f"{out}.product")), b), out)
 
 
 def turned(writer: Writer, name: str) -> str:
@@ -149,7 +157,7 @@ def turned(writer: Writer, name: str) -> str:
     if isinstance(c, QTensor):
         return weight(writer, name, transposed=True)
     if ("turned", name) not in writer.memo:
-        writer.memo["turned", name] = writer.tensor(own(writer, name), array_of(writer, name).T)
+        writer.memo["turned", name] = writer.tensor(own(writer, name), writer.array(name).T)
     return writer.memo["turned", name]
 
 

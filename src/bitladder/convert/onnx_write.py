@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bitladder.errors import require
-from bitladder.ir.graph import Graph
+from bitladder.formats import QTensor
+from bitladder.ir.graph import Graph, PerWidth
 
 if TYPE_CHECKING:
     import onnx
@@ -28,6 +29,19 @@ class Options:
     compact: bool = False
     lossless: bool = True
     signed: bool = False
+    exact: bool = False
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The parameters of a QuantizeLinear and its DequantizeLinear, and the codes that the format allows."""
+
+    dtype: str
+    scale: np.ndarray
+    zero: np.ndarray
+    axis: int | None
+    span: tuple[int, int]
+    shift: int = 0  # what is added to the format's codes
 
 
 @dataclass
@@ -41,7 +55,7 @@ class Writer:
     initializers: dict[str, onnx.TensorProto] = field(default_factory=dict)
     read: dict[str, str] = field(default_factory=dict)  # what those who use a value read
     codes: dict[str, str] = field(default_factory=dict)  # where the codes of an encoded value are
-    shifts: dict[str, int] = field(default_factory=dict)  # what has been added to them
+    pairs: dict[str, Pair] = field(default_factory=dict)  # and how they are coded
     memo: dict[Any, str] = field(default_factory=dict)  # what has been written for constants
     problems: list[tuple[str, str, int | None]] = field(default_factory=list)  # (what, node, opset that has it)
     node: str = ""  # the node of ours that is being written
@@ -58,6 +72,15 @@ class Writer:
     def dtype(self, name: str) -> str:
         """The dtype of a value; float32 if unknown."""
         return self.known.get(name, ("float32", ()))[0]
+
+    def array(self, name: str) -> np.ndarray:
+        """The array of a constant; a bias that comes in versions gives that of its weight's width."""
+        constants = self.graph.constants
+        c = constants[name]
+        if isinstance(c, PerWidth):
+            of = constants[c.of]
+            return c.at(of.format.bits if isinstance(of, QTensor) else max(c.arrays))
+        return c.decode() if isinstance(c, QTensor) else np.asarray(c)
 
     def fresh(self, name: str) -> str:
         """`name`, or the first of name_1, name_2 ... that nothing has yet."""
