@@ -46,7 +46,11 @@ class Nested:
         check_bits(f"nested:{self.scheme}", self.bits, SCHEMES[self.scheme].least_bits, 8)
 
     def __str__(self) -> str:
-        return f"nested{self.bits}" + ("" if self.scheme == "midrise" else f":{self.scheme}") + ("/tensor" if self.per == "tensor" else "")
+        return (
+            f"nested{self.bits}"
+            + ("" if self.scheme == "midrise" else f":{self.scheme}")
+            + ("/tensor" if self.per == "tensor" else "")
+        )
 
     def span(self) -> tuple[int, int]:
         return (0, 2**self.bits - 1)
@@ -174,7 +178,10 @@ def tree_levels(values: np.ndarray, counts: np.ndarray, depth: int, seed: int, p
     cuts = lloyd(values, counts, 2**seed, pinned)
     by_depth = {b: cuts[:: 2 ** (seed - b)] for b in range(seed + 1)}
     for b in range(seed + 1, depth + 1):
-        halves = [i + split_cell(values[i:j], counts[i:j], pinned and i == 0) if j > i else i for i, j in zip(cuts[:-1], cuts[1:], strict=True)]
+        halves = [
+            i + split_cell(values[i:j], counts[i:j], pinned and i == 0) if j > i else i
+            for i, j in zip(cuts[:-1], cuts[1:], strict=True)
+        ]
         cuts = np.sort(np.concatenate([cuts, halves]))
         by_depth[b] = cuts
     return {b: centroids(values, counts, cuts, pinned) for b, cuts in by_depth.items()}
