@@ -47,9 +47,9 @@ def from_planes(planes: Sequence[bytes], bits: int, count: int) -> np.ndarray:
     check_width(bits)
     if len(planes) > bits:
         raise ValueError(f"planes: must be at most {bits} of them for {bits}-bit codes, got {len(planes)}")
-    codes = np.zeros(count, np.uint8 if bits <= 8 else np.uint16)
+    codes: np.ndarray = np.zeros(count, np.uint8 if bits <= 8 else np.uint16)
     for number, plane in enumerate(planes):
-        codes = (codes << 1) | unpacked(plane, number, count)
+        codes = np.left_shift(codes, 1) | unpacked(plane, number, count)
     return codes
 
 

@@ -1,0 +1,39 @@
+"""One file that holds a network at every precision (docs/file-format.md).
+
+`save` writes it whole or not at all; `load` reads one contiguous prefix, as long as the bits asked for need and no longer.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import IO
+
+from bitladder.file.container import Reader, write
+from bitladder.file.header import Bits, from_header, to_header
+from bitladder.ir.graph import Graph
+
+__all__ = ["load", "load_from", "save"]
+
+
+def save(graph: Graph, path: str | os.PathLike[str]) -> None:
+    """Write `graph` to `path`; the same graph gives the same bytes."""
+    write(path, *to_header(graph))
+
+
+def load(path: str | os.PathLike[str], bits: Bits = None) -> Graph:
+    """The graph of a file, or what `graph.at(bits)` would be, reading no more planes than that takes."""
+    with open(path, "rb", buffering=0) as f:
+        return load_from(f, os.fspath(path), bits)
+
+
+def load_from(f: IO[bytes], name: str, bits: Bits = None) -> Graph:
+    """The graph in an open binary file that can seek; `name` is what errors call it."""
+    check_bits(bits)
+    return from_header(Reader(f, name), bits)
+
+
+def check_bits(bits: Bits) -> None:
+    """Return if `bits` is a width, or a width per weight."""
+    for width in bits.values() if isinstance(bits, dict) else [bits]:
+        if width is not None and (isinstance(width, bool) or not isinstance(width, int) or width < 1):
+            raise ValueError(f"bits: must be a whole number from 1 up, got {width!r}")
