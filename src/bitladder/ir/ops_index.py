@@ -69,7 +69,7 @@ def tensor_scatter(
         first = 0 if write_indices is None else int(write_indices[b])
         places = first + np.arange(update.shape[axis])
         places = places % past.shape[axis] if mode == "circular" else places
-        y[(b, *[slice(None)] * (axis - 1), places)] = update[b]
+        y[b][(*[slice(None)] * (axis - 1), places)] = update[b]
     return y
 
 
