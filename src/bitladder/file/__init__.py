@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import IO
 
 from bitladder.file.container import Reader, write
-from bitladder.file.header import Bits, from_header, to_header
+from bitladder.file.header import Bits, from_header, planes_wanted, to_header
 from bitladder.ir.graph import Graph
 
-__all__ = ["load", "load_from", "save"]
+__all__ = ["check_bits", "load", "load_from", "planes_wanted", "save"]
 
 
 def save(graph: Graph, path: str | os.PathLike[str]) -> None:
@@ -34,6 +35,6 @@ def load_from(f: IO[bytes], name: str, bits: Bits = None) -> Graph:
 
 def check_bits(bits: Bits) -> None:
     """Return if `bits` is a width, or a width per weight."""
-    for width in bits.values() if isinstance(bits, dict) else [bits]:
+    for width in bits.values() if isinstance(bits, Mapping) else [bits]:
         if width is not None and (isinstance(width, bool) or not isinstance(width, int) or width < 1):
             raise ValueError(f"bits: must be a whole number from 1 up, got {width!r}")
