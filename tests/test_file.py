@@ -132,6 +132,15 @@ def test_a_narrow_reader_reads_one_prefix_and_no_more(floors, tmp_path):
         assert_same(file.load(cut(path, position), bits), graph.at(bits))
 
 
+def test_sizes_are_known_from_the_header(tmp_path):
+    """The prefix each width needs is where its reader stops, and codes take what they are long."""
+    path = tmp_path / "a.ladder"
+    file.save(convnet(), path)
+    stored, prefixes = file.sizes(path)
+    assert prefixes == {bits: reach(path, bits) for bits in range(1, 9)}
+    assert stored == {"w1": 8 * 9, "w2": 8 * 27, "w3": 15}
+
+
 def test_a_cut_file_runs_at_the_widths_it_holds(tmp_path):
     """Cut after the third rung: widths 1 to 3 load; 4 and the whole say how many bytes would do; so does every shorter cut."""
     path = tmp_path / "a.ladder"

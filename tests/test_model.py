@@ -7,6 +7,7 @@ from networks import convnet
 import bitladder as bl
 from bitladder.errors import Unsupported
 from bitladder.ir.graph import Graph, Node, Value
+from bitladder.model import packed_bytes
 
 X = np.random.default_rng(0).normal(size=(3, 2, 6, 6)).astype(np.float32)
 
@@ -132,3 +133,26 @@ def test_unknown_operators_are_named_at_once():
     """Not at the first call."""
     with pytest.raises(Unsupported, match="operators frobnicate"):
         bl.Model(Graph((Value("x"),), ("y",), (Node("frobnicate", ("x",), ("y",)),)))
+
+
+@pytest.mark.parametrize(
+    "text", ["nested8", "nested5:tree", "nested6:sign", "int4", "int8/tensor", "int4/4", "fixed6", "ternary"]
+)
+def test_size_can_be_told_before_encoding(text):
+    """`packed_bytes` of a float graph is `nbytes` of the encoded one."""
+    coded = convnet(text, text, text)
+    floats = {n: coded.constants[n].decode() for n in ("w1", "w2", "w3")}
+    plain = coded.with_(constants={**coded.constants, **floats, "b1": np.zeros(4, np.float32)}, encodings={})
+    coded = coded.with_(constants={**coded.constants, "b1": np.zeros(4, np.float32)})
+    formats = {n: coded.constants[n].format for n in floats}
+    assert packed_bytes(plain, formats, coded.encodings) == bl.Model(coded).nbytes
+
+
+def test_auto_is_what_the_file_marks_as_its_default(tmp_path):
+    """A file that keeps more planes than its plan needs says which widths run by default; without a mark, all of them."""
+    marked = bl.Model(convnet(meta={"default_bits": {"w1": 3}}))
+    marked.save(tmp_path / "a.ladder")
+    assert bl.load(tmp_path / "a.ladder", "auto").plan["w1"] == "nested3"
+    assert bl.load(tmp_path / "a.ladder").plan["w1"] == "nested8"
+    bl.Model(convnet()).save(tmp_path / "a.ladder")
+    assert bl.load(tmp_path / "a.ladder", "auto").plan["w1"] == "nested8"

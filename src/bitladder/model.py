@@ -11,8 +11,9 @@ import numpy as np
 
 from bitladder import file
 from bitladder.errors import Unsupported
-from bitladder.formats.tensor import Array, ns
-from bitladder.ir.graph import Constant, Graph, Node, PerWidth, Value
+from bitladder.formats import Encoding, Format
+from bitladder.formats.tensor import SPREAD, Array, ns
+from bitladder.ir.graph import CHANNEL_AXIS, Constant, Graph, Node, PerWidth, Value
 from bitladder.ir.ops import OPS
 from bitladder.runtime.integer import accumulators
 from bitladder.runtime.reference import run
@@ -132,8 +133,11 @@ class Model:
         return f"<bitladder.Model of {sizes}>"
 
 
-def load(path: str | os.PathLike[str], bits: int | Mapping[str, int] | None = None) -> Model:
-    """The network of a file; with `bits`, at most that many leading planes of each weight are read."""
+def load(path: str | os.PathLike[str], bits: file.Bits = None) -> Model:
+    """The network of a file; with `bits`, at most that many leading planes of each weight are read.
+
+    bits: a width, a width per weight, "auto" for the widths the file marks as its default, None for all there is.
+    """
     return Model(file.load(path, bits))
 
 
@@ -247,6 +251,33 @@ def constant_bytes(c: Constant) -> int:
     if isinstance(c, np.ndarray):
         return c.nbytes
     return c.nbytes + sum(np.asarray(p).nbytes for p in c.encoding.params.values())
+
+
+def packed_bytes(graph: Graph, formats: Mapping[str, Format], activations: Mapping[str, Encoding]) -> int:
+    """What `nbytes` would be if weights had these formats: codes and parameters counted, nothing encoded."""
+    weights = dict(graph.weights())
+    total = sum(np.asarray(p).nbytes for e in activations.values() for p in e.params.values())
+    for name, c in graph.constants.items():
+        if name in formats and name in weights and isinstance(c, np.ndarray):
+            total += weight_bytes(c.shape, CHANNEL_AXIS[weights[name].op], formats[name])
+        else:
+            total += constant_bytes(c)
+    return total
+
+
+def weight_bytes(shape: tuple[int, ...], axis: int, fmt: Format) -> int:
+    """Packed codes of a weight, and the parameters its format has for its channels, groups or whole.
+
+    >>> from bitladder.formats import Nested
+    >>> weight_bytes((4, 2, 3, 3), 0, Nested(8))
+    88
+    """
+    elements = int(np.prod(shape, dtype=np.int64))
+    sets = 1 if fmt.per == "tensor" or len(shape) < 2 else shape[axis]
+    if fmt.group is not None:
+        sets = shape[0] * -(-(elements // max(shape[0], 1)) // fmt.group)
+    params = {k: p.nbytes * (sets if k in SPREAD else 1) for k, p in file.parameters(str(fmt)).items()}
+    return (elements * fmt.bits + 7) // 8 + sum(params.values())
 
 
 def row(graph: Graph, name: str, node: Node, sums: Mapping[str, int | None]) -> Row:

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import IO
 
 from bitladder.file.container import Reader, write
-from bitladder.file.header import Bits, from_header, planes_wanted, to_header
+from bitladder.file.header import Bits, from_header, layout, parameters, planes_wanted, to_header
 from bitladder.ir.graph import Graph
 
-__all__ = ["check_bits", "load", "load_from", "planes_wanted", "save"]
+__all__ = ["Bits", "check_bits", "load", "load_from", "parameters", "planes_wanted", "save", "sizes"]
 
 
 def save(graph: Graph, path: str | os.PathLike[str]) -> None:
@@ -22,7 +22,10 @@ def save(graph: Graph, path: str | os.PathLike[str]) -> None:
 
 
 def load(path: str | os.PathLike[str], bits: Bits = None) -> Graph:
-    """The graph of a file, or what `graph.at(bits)` would be, reading no more planes than that takes."""
+    """The graph of a file, or what `graph.at(bits)` would be, reading no more planes than that takes.
+
+    bits: a width, a width per weight, "auto" for the widths the file marks as its default, None for all there is.
+    """
     with open(path, "rb", buffering=0) as f:
         return load_from(f, os.fspath(path), bits)
 
@@ -33,8 +36,19 @@ def load_from(f: IO[bytes], name: str, bits: Bits = None) -> Graph:
     return from_header(Reader(f, name), bits)
 
 
+def sizes(path: str | os.PathLike[str]) -> tuple[dict[str, int], dict[int, int]]:
+    """Bytes of the codes of each tensor as stored, and of the prefix that each width needs; only the header is read.
+
+    Call it for a file that `load` accepts.
+    """
+    with open(path, "rb") as f:
+        return layout(Reader(f, os.fspath(path)))
+
+
 def check_bits(bits: Bits) -> None:
-    """Return if `bits` is a width, or a width per weight."""
+    """Return if `bits` is a width, a width per weight, "auto" or None."""
+    if isinstance(bits, str) and bits == "auto":
+        return
     for width in bits.values() if isinstance(bits, Mapping) else [bits]:
         if width is not None and (isinstance(width, bool) or not isinstance(width, int) or width < 1):
             raise ValueError(f"bits: must be a whole number from 1 up, got {width!r}")

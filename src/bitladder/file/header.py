@@ -41,10 +41,10 @@ from bitladder.ir.graph import Constant, Graph, Node, PerWidth, Value
 from bitladder.ir.ops import OPS
 from bitladder.stats.points import Points
 
-Bits = int | Mapping[str, int] | None
+Bits = int | Mapping[str, int] | str | None  # a width, one per weight, "auto" for what the file marks as its default, or all
 
 
-def planes_wanted(name: str, fmt: Format, bits: Bits, floors: Mapping[str, int]) -> int:
+def planes_wanted(name: str, fmt: Format, bits: int | Mapping[str, int] | None, floors: Mapping[str, int]) -> int:
     """How many planes of a nested tensor a reader of `bits` needs: what `Graph.at` would leave of it."""
     wanted = fmt.bits if bits is None else (bits if isinstance(bits, int) else bits.get(name, fmt.bits))
     wanted = max(wanted, int(floors.get(name, 1)))
@@ -253,7 +253,7 @@ def format_of(entry: Json, where: str) -> Format:
     return fmt
 
 
-def last_needed(tensors: list[Json], total: int, bits: Bits, floors: Mapping[str, int]) -> int:
+def last_needed(tensors: list[Json], total: int, bits: int | Mapping[str, int] | None, floors: Mapping[str, int]) -> int:
     """The number of the last section that a reader of `bits` needs; -1 if none."""
     spared: set[int] = set()
     for entry in tensors:
@@ -264,18 +264,39 @@ def last_needed(tensors: list[Json], total: int, bits: Bits, floors: Mapping[str
     return max(set(range(total)) - spared, default=-1)
 
 
+def widths_in(meta: Json, key: str) -> dict[str, int]:
+    """An entry of metadata that gives bits by weight."""
+    found = meta.get(key, {})
+    if not (isinstance(found, dict) and all(type(b) is int and 1 <= b <= 64 for b in found.values())):
+        raise damaged(f"{key!r} of meta", "bits by weight", found)
+    return found
+
+
+def layout(reader: Reader) -> tuple[dict[str, int], dict[int, int]]:
+    """How many bytes the codes of each tensor take in a file, and how long a prefix each width needs."""
+    tensors = [checked(entry, HEAD, "a tensor", newer=True) for entry in reader.header["tensors"]]
+    stored = {
+        e["name"]: sum(reader.sections[n].size for n in e.get("planes", [e.get("data")]) if n is not None)
+        for e in tensors
+        if e["kind"] == "codes"
+    }
+    floors = widths_in(from_json(reader.header["meta"], list), "min_bits")
+    most = max((len(e["planes"]) for e in tensors if "planes" in e), default=0)
+    total = len(reader.sections)
+    return stored, {b: reader.needed(last_needed(tensors, total, b, floors)) for b in range(1, most + 1)}
+
+
 def from_header(reader: Reader, bits: Bits) -> Graph:
     """The network of an open file, its nested weights narrowed to `bits`; everything is checked before it is used."""
     source = Source(reader)
     root = checked(reader.header, ROOT, "the header", source.newer)
     meta = from_json(root["meta"], list)
-    floors = meta.get("min_bits", {})
-    if not (isinstance(floors, dict) and all(type(b) is int and 1 <= b <= 64 for b in floors.values())):
-        raise damaged("min_bits of meta", "bits by weight", floors)
+    floors, default = (widths_in(meta, key) for key in ("min_bits", "default_bits"))
+    wanted = (default or None) if isinstance(bits, str) else bits
     for entry in root["tensors"]:
         head = checked(entry, HEAD, "a tensor", newer=True)
         checked(entry, {**HEAD, **KINDS[head["kind"]]}, f"tensor {head['name']!r}", source.newer)
-    if (last := last_needed(root["tensors"], source.total, bits, floors)) >= 0:
+    if (last := last_needed(root["tensors"], source.total, wanted, floors)) >= 0:
         reader.require(reader.needed(last))
     constants: dict[str, Constant] = {}
     nested: dict[str, tuple[Json, Encoding]] = {}
@@ -288,14 +309,14 @@ def from_header(reader: Reader, bits: Bits) -> Graph:
     for name, entry in sorted(root["encodings"].items()):
         where = f"activation {name!r}"
         encodings[name] = source.encoding(checked(entry, ENCODING, where, source.newer), where, None)
-    constants.update(planes(source, nested, bits, floors))
+    constants.update(planes(source, nested, wanted, floors))
     if len(source.taken) != source.total:
         raise damaged("sections", f"all used, {source.total} of them", len(source.taken))
     for name, c in constants.items():
         if isinstance(c, PerWidth) and not isinstance(constants.get(c.of), QTensor):
             raise damaged(f"'of' of tensor {name!r}", "the name of a tensor of codes", c.of)
     graph = build(root["graph"], constants, encodings, meta, source.newer)
-    return graph if bits is None else graph.at(bits)
+    return graph if wanted is None else graph.at(wanted)
 
 
 def tensor(entry: Json, source: Source, nested: dict[str, tuple[Json, Encoding]], where: str) -> Any:
@@ -319,7 +340,7 @@ def tensor(entry: Json, source: Source, nested: dict[str, tuple[Json, Encoding]]
 
 
 def planes(
-    source: Source, nested: Mapping[str, tuple[Json, Encoding]], bits: Bits, floors: Mapping[str, int]
+    source: Source, nested: Mapping[str, tuple[Json, Encoding]], bits: int | Mapping[str, int] | None, floors: Mapping[str, int]
 ) -> dict[str, QTensor]:
     """The nested tensors, from as many planes as `bits` needs, read in the order of the file."""
     before = max(source.taken, default=-1)
