@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bitladder.convert.onnx_draft import TYPES, Call, Draft, type_name
+from bitladder.convert.onnx_spelt import spelt
 from bitladder.convert.onnx_words import TYPE_ATTRS, WORDS
 from bitladder.errors import Malformed, Unsupported, require
 from bitladder.ir.graph import Graph, Node, Value
@@ -35,8 +36,8 @@ def from_onnx(source: str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Mode
     >>> from_onnx("model.onnx")  # doctest: +SKIP
     """
     model = prepared(load(source))
-    draft = begin(model)
-    problems = written(draft, model)
+    calls, draft = begin(model)
+    problems = written(draft, calls, model)
     if problems:
         raise Unsupported(explained(problems))
     return finished(draft, model)
@@ -138,8 +139,8 @@ def converted(model: ir.Model, opset: int) -> ir.Model:
         raise Unsupported(f"{text}; export the model again with a newer opset") from None
 
 
-def begin(model: ir.Model) -> Draft:
-    """A draft that knows the model's names, types and initializers, and has no nodes yet."""
+def begin(model: ir.Model) -> tuple[list[Call], Draft]:
+    """What the model computes, call by call, and a draft that knows its names, types and initializers, and has no nodes yet."""
     graph = model.graph
     nodes = [node for node in graph]
     for number, value in enumerate(v for node in nodes for v in node.outputs):
@@ -147,7 +148,8 @@ def begin(model: ir.Model) -> Draft:
     values = (*graph.inputs, *graph.initializers.values(), *(v for node in nodes for v in node.outputs if v.name))
     types = {str(v.name): (type_of(v), shape_of(v)) for v in values}
     readers: dict[str, list[Call]] = {}
-    for call in (called(node, model) for node in nodes):
+    calls = spelt([called(node, model) for node in nodes], types)
+    for call in calls:
         for name in dict.fromkeys(filter(None, call.inputs)):
             readers.setdefault(name, []).append(call)
     outputs = tuple(str(v.name) for v in graph.outputs)
@@ -155,7 +157,7 @@ def begin(model: ir.Model) -> Draft:
     for name, value in graph.initializers.items():
         if value.const_value is not None and types[name][0] in HELD:
             draft.constants[name] = array_of(value.const_value)
-    return draft
+    return calls, draft
 
 
 def type_of(value: ir.Value) -> str | None:
@@ -215,10 +217,9 @@ def type_known(dtype: ir.DataType) -> bool:
     return dtype not in (onnx_ir.DataType.STRING, onnx_ir.DataType.UNDEFINED) and dtype.numpy().name in HELD
 
 
-def written(draft: Draft, model: ir.Model) -> list[tuple[str, str, str]]:
+def written(draft: Draft, calls: list[Call], model: ir.Model) -> list[tuple[str, str, str]]:
     """Writes every node into the draft; what could not be written, as (operator, why, node)."""
     problems = [("input", f"of type {type_of(v)}", str(v.name)) for v in model.graph.inputs if type_of(v) not in HELD]
-    calls = [called(node, model) for node in model.graph]
     for call in sorted(calls, key=lambda call: call.op != "Constant"):  # stable: constants first, then as they come
         try:
             for name in filter(None, (*call.inputs, *call.outputs)):
@@ -250,7 +251,7 @@ def finished(draft: Draft, model: ir.Model) -> Graph:
         if name in draft.alias:
             nodes.append(Node("identity", (draft.name(name),), (name,)))
     nodes = needed(nodes, draft.outputs)
-    names = renamed(nodes, draft)
+    names = {**renamed(nodes, draft), **returned(nodes, draft)}
     nodes = [
         Node(n.op, tuple(names.get(i, i) for i in n.inputs), tuple(names.get(o, o) for o in n.outputs), n.attrs)
         for n in nodes
@@ -263,7 +264,7 @@ def finished(draft: Draft, model: ir.Model) -> Graph:
         inputs=tuple(Value(str(v.name), type_name(type_of(v) or "float32"), shape_of(v)) for v in model.graph.inputs),
         outputs=draft.outputs,
         nodes=tuple(nodes),
-        constants={k: c for k, c in draft.constants.items() if k in read},
+        constants={n: c for k, c in draft.constants.items() if (n := names.get(k, k)) in read and (n == k or n not in made)},
         encodings={k: e for k, e in encodings.items() if k in made},
         meta=meta_of({str(k): str(v) for k, v in model.metadata_props.items()}),
     )
@@ -289,6 +290,12 @@ def renamed(nodes: list[Node], draft: Draft) -> dict[str, str]:
             if copy not in draft.encodings:
                 names[source] = copy
     return names
+
+
+def returned(nodes: list[Node], draft: Draft) -> dict[str, str]:
+    """The old names of matrices that everybody reads transposed."""
+    read = {name for node in nodes for name in node.inputs} | set(draft.outputs)
+    return {k: old for k, old in draft.turned.items() if k in read and k not in draft.types and old not in read}
 
 
 LABEL_KEYS = ("labels", "names", "classes", "class_names", "id2label")

@@ -74,8 +74,6 @@ def frame(draft: Draft, call: Call, kernel: tuple[int, ...]) -> dict[str, Any]:
     if auto in ("NOTSET", "VALID"):
         if flat and any(flat) and auto == "NOTSET":
             attrs["pads"] = pairs(flat)
-        if auto == "VALID":
-            attrs.pop("ceil_mode", None) if "kernel_shape" not in attrs else None
         return attrs
     space = space_of(draft, call) or (None if any(s != 1 for s in strides) else tuple(10**6 for _ in kernel))
     if space is None:
@@ -164,8 +162,7 @@ def group_norm(draft: Draft, call: Call) -> None:
         flat = draft.constant([shape[1]])
         each = [draft.add("expand", (draft.add("reshape", (p, column)), wide)) for p in inputs[1:]]
         inputs = (inputs[0], *(draft.add("reshape", (p, flat)) for p in each))
-    attrs = {k: v for k, v in call.attrs.items()}
-    draft.add("group_norm", inputs, call.outputs, **attrs)
+    draft.add("group_norm", inputs, call.outputs, **call.attrs)
 
 
 def reduction(word: str, *, before: tuple[str, ...] = (), after: tuple[str, ...] = ()) -> Write:
@@ -289,27 +286,9 @@ def integer_product(write: Write, op: str) -> Write:
             zero = draft.add("reshape", (zero, draft.constant([-1, *[1] * (draft.rank(call.inputs[1]) - 1)])))
         x, w = (centred(draft, name, z, "float64") for name, z in zip(call.inputs, (call.input(2), zero), strict=False))
         product = draft.fresh(op)
+        draft.types.update({x: ("float64", draft.shape(call.inputs[0])), w: ("float64", draft.shape(call.inputs[1]))})
         write(draft, Call(call.op, call.name, (x, w), (product,), call.attrs, call.opset))
         draft.add("cast", (product,), call.outputs, to="int32")
-
-    return wrapped
-
-
-def quantized_product(write: Write, op: str) -> Write:
-    """QLinearConv and QLinearMatMul: reals, the product, and codes again."""
-
-    def wrapped(draft: Draft, call: Call) -> None:
-        a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = call.inputs[:8]
-        x = draft.add("dequantize_linear", (a, a_scale, a_zero), axis=-2)
-        w = draft.add("dequantize_linear", (b, b_scale, b_zero), axis=0 if op == "conv" else -1)
-        inputs = [x, w]
-        if call.input(8):
-            step = draft.add("mul", (a_scale, b_scale))
-            inputs.append(draft.add("dequantize_linear", (call.input(8), step), axis=0))
-        product = draft.fresh(op)
-        draft.types[w] = ("float32", draft.shape(b))
-        write(draft, Call(call.op, call.name, tuple(inputs), (product,), call.attrs, call.opset))
-        draft.add("quantize_linear", (product, y_scale, y_zero), call.outputs, axis=-2, output_dtype=draft.dtype(call.outputs[0]))
 
     return wrapped
 
@@ -331,5 +310,4 @@ WORDS: dict[str, Write] = {
     "Sum": chain("add"), "Mean": chain("add", mean=True), "SwiGLU": swiglu, "Identity": identity, "Dropout": dropout,
     "Constant": constant, "ConstantOfShape": constant_of_shape, "CastLike": cast_like, "Split": split,
     "ConvInteger": integer_product(conv, "conv"), "MatMulInteger": integer_product(onnx_linear.matmul, "matmul"),
-    "QLinearConv": quantized_product(conv, "conv"), "QLinearMatMul": quantized_product(onnx_linear.matmul, "matmul"),
 }  # fmt: skip
