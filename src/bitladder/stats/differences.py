@@ -24,7 +24,7 @@ class Differences:
     The state is float64, in two arrays whatever K (Welford, 1962). The initial weights are the network's own and stay outside.
 
     >>> moved = Differences()
-    >>> for d in ([1.0, 0.0], [3.0, 0.0]): moved.update(np.array(d))
+    >>> for d in ([1.0, 0.0], [3.0, 0.0]): moved = moved.update(np.array(d))
     >>> moved.value("mean_square"), moved.value("mean"), moved.value("variance")
     (2.5, 1.0, 0.5)
     """
@@ -33,8 +33,8 @@ class Differences:
     mean: Array = None
     deviations: Array = None  # sum over cycles of (d - mean)^2, by element
 
-    def update(self, d: Array) -> None:
-        """Take in the difference of one more cycle."""
+    def update(self, d: Array) -> Differences:
+        """Itself, having taken in the difference of one more cycle; in place, for these are the size of the weights."""
         d = float64(d)
         if self.mean is None:
             self.mean, self.deviations = d * 0, d * 0
@@ -44,19 +44,21 @@ class Differences:
         off = d - self.mean
         self.mean += off / self.count
         self.deviations += off * (d - self.mean)
+        return self
 
-    def merge(self, other: Differences) -> None:
-        """Take in another fold over other cycles of the same layer (Chan, Golub and LeVeque, 1983)."""
+    def merge(self, other: Differences) -> Differences:
+        """Itself, having taken in a fold over other cycles of the same layer (Chan, Golub and LeVeque, 1983)."""
         if other.count == 0:
-            return
+            return self
         if self.count == 0:
             self.count, self.mean, self.deviations = other.count, other.mean * 1, other.deviations * 1
-            return
+            return self
         total = self.count + other.count
         off = other.mean - self.mean
         self.deviations += other.deviations + off * off * (self.count * other.count / total)
         self.mean += off * (other.count / total)
         self.count = total
+        return self
 
     def value(
         self,
