@@ -1,0 +1,1 @@
+"""Other people's graphs, in and out."""

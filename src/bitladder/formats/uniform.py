@@ -32,7 +32,9 @@ def covered(points: Points, cover: str) -> tuple[np.ndarray, np.ndarray]:
     if cover == "kstd":
         mean = points.mean(points.values)
         std = np.sqrt(points.mean((points.values - mean[:, None]) ** 2))
-        return np.minimum(np.maximum(mean - K_STD * std, points.low), 0), np.maximum(np.minimum(mean + K_STD * std, points.high), 0)
+        return np.minimum(np.maximum(mean - K_STD * std, points.low), 0), np.maximum(
+            np.minimum(mean + K_STD * std, points.high), 0
+        )
     if cover not in ("max", "mse"):
         raise ValueError(f"fit: cover must be max, kstd or mse, got {cover!r}")
     return np.minimum(points.low, 0), np.maximum(points.high, 0)

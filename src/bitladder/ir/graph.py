@@ -102,11 +102,12 @@ class Graph:
         """Every weight worth quantizing, once, with the first node that uses it (tied weights count once)."""
         seen = set()
         for node in self.nodes:
-            name = node.inputs[WEIGHT_SLOT[node.op]] if node.op in WEIGHT_SLOT else ""
-            constant = self.constants.get(name)
-            if constant is not None and name not in seen and len(constant.shape) >= 2:
-                seen.add(name)
-                yield name, node
+            for slot in WEIGHT_SLOTS.get(node.op, ()):
+                name = node.inputs[slot]
+                constant = self.constants.get(name)
+                if isinstance(constant, QTensor | np.ndarray) and name not in seen and len(constant.shape) >= 2:
+                    seen.add(name)
+                    yield name, node
 
     def users(self) -> dict[str, list[Node]]:
         """For every value, the nodes that read it."""
@@ -134,6 +135,14 @@ class Graph:
         return self.with_(constants=constants)
 
 
-# Which input of an operator is the weight, and along which of its axes the output channels lie.
-WEIGHT_SLOT = {"conv": 1, "conv_transpose": 1, "linear": 1, "embedding": 0, "lstm": 1, "gru": 1, "rnn": 1}
+# Which inputs of an operator are weights, and along which of their axes the output channels lie.
+WEIGHT_SLOTS = {
+    "conv": (1,),
+    "conv_transpose": (1,),
+    "linear": (1,),
+    "embedding": (0,),
+    "lstm": (1, 2),
+    "gru": (1, 2),
+    "rnn": (1, 2),
+}
 CHANNEL_AXIS = {"conv": 0, "conv_transpose": 1, "linear": 0, "embedding": 0, "lstm": 1, "gru": 1, "rnn": 1}

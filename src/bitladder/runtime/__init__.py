@@ -1,0 +1,1 @@
+"""Making a graph happen: the reference is the specification."""

@@ -74,7 +74,9 @@ def aligned(encoding: Encoding, w: QTensor, op: str, groups: int = 1) -> tuple[n
     if not (power_of_two(sx) and power_of_two(steps)):
         return None
     if len(sx) > 1:
-        per_out = sx.reshape(groups, -1).repeat(outs // groups, axis=0) if op == "conv" else np.broadcast_to(sx, (outs, len(sx)))
+        per_out = (
+            sx.reshape(groups, -1).repeat(outs // groups, axis=0) if op == "conv" else np.broadcast_to(sx, (outs, len(sx)))
+        )
         moved = per_out if out_axis == 0 else per_out.T
         sx = moved.reshape(moved.shape + (1,) * (e.ndim - 2))
     product = np.broadcast_to(sx.astype(np.float64) * steps, e.shape)
@@ -206,7 +208,7 @@ RULES: dict[str, Callable[..., Array | None]] = {
 
 
 def accumulators(graph: Graph) -> dict[str, int | None]:
-    """For every weighted node: the bits its sums need at most (sign included), proved from its weights; None if it runs in float.
+    """For every weighted node: the bits its sums need at most, sign included, proved from its weights; None if it is float.
 
     A layer is safe in 32-bit accumulators if and only if its entry is at most 32.
     """

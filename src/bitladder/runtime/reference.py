@@ -47,7 +47,9 @@ def run(
     env.update(widest)
     for value in graph.inputs:
         if value.name not in inputs:
-            raise ValueError(f"run: input {value.name!r} is missing; give an array for each of {[v.name for v in graph.inputs]}")
+            raise ValueError(
+                f"run: input {value.name!r} is missing; give an array for each of {[v.name for v in graph.inputs]}"
+            )
         env[value.name] = enter(graph, value.name, inputs[value.name])
     env.update(known or {})
     for node in graph.nodes:
@@ -74,7 +76,10 @@ def step(graph: Graph, node: Node, env: Mapping[str, Any], ops: Ops) -> list[Any
         made = rule(node, args, out_encoding, ops)
         if made is not None:
             return [made if out_encoding is None else Coded(made, out_encoding)]
-    sample = next((a.codes if isinstance(a, Coded) else a for a in args if a is not None and not isinstance(a, QTensor | np.ndarray)), None)
+    sample = next(
+        (a.codes if isinstance(a, Coded) else a for a in args if a is not None and not isinstance(a, QTensor | np.ndarray)),
+        None,
+    )
     reals = [real(a) for a in args]
     if sample is not None:  # constants take the kind of array that flows
         reals = [like(sample, a) if isinstance(a, np.ndarray) else a for a in reals]

@@ -1,0 +1,399 @@
+"""Importing arithmetic: aten operators that work on each element, or fold elements of one axis together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from bitladder.convert.build import Builder, Ref
+from bitladder.errors import Unsupported
+
+Handler = Callable[[Builder, Any], Any]
+Number = int | float | bool
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # all become float32
+INTEGERS = {torch.bool: "bool", torch.uint8: "uint8", torch.int8: "int8", torch.int16: "int16", torch.int32: "int32"}
+
+
+def dtype_text(dtype: torch.dtype) -> str:
+    """The dtype of a value in a graph: every float is a float32.
+
+    >>> dtype_text(torch.bfloat16), dtype_text(torch.int64)
+    ('float32', 'int64')
+    """
+    return "float32" if dtype in FLOATS else INTEGERS.get(dtype, "int64")
+
+
+def out_dtype(a: Any, fallback: str = "float32") -> str:
+    """The dtype of what a call makes."""
+    return dtype_text(a.out.dtype) if isinstance(a.out, torch.Tensor) else fallback
+
+
+def cast(g: Builder, x: Ref, dtype: str) -> Ref:
+    """`x` in another dtype, or itself."""
+    return x if x.dtype == dtype else g.emit("cast", x, shape=x.shape, dtype=dtype, to=dtype)
+
+
+def operand(g: Builder, x: Ref | Number, dtype: str) -> Ref:
+    """A tensor or a number as an operand of the given dtype."""
+    return cast(g, x, dtype) if isinstance(x, Ref) else g.const(x, dtype)
+
+
+def common(*operands: Ref | Number) -> str:
+    """The dtype in which operands meet: numbers adapt to tensors of their kind (torch's promotion)."""
+    samples = [torch.empty(1 if r.rank else (), dtype=getattr(torch, r.dtype)) if isinstance(r, Ref) else r for r in operands]
+    kind = samples[0] if isinstance(samples[0], torch.Tensor) else torch.tensor(samples[0])
+    result = kind.dtype
+    for s in samples[1:]:
+        result = torch.result_type(torch.empty(kind.shape, dtype=result), s)
+    return dtype_text(result)
+
+
+def arithmetic(op: str, swap: bool = False) -> Handler:
+    """Two operands brought to the dtype of the result; `alpha` scales the second."""
+
+    def handle(g: Builder, a: Any) -> Ref | Number:
+        dtype = out_dtype(a)
+        x, y = operand(g, a.self, dtype), operand(g, a.other, dtype)
+        if a.alpha not in (None, 1):
+            y = g.emit("mul", y, g.const(a.alpha, dtype))
+        return g.emit(op, *((y, x) if swap else (x, y)))
+
+    return handle
+
+
+def symbolic(op: str, meaning: Callable[..., Any]) -> Handler:
+    """Python arithmetic on sizes: numbers stay numbers."""
+
+    def handle(g: Builder, a: Any) -> Ref | Number:
+        if not any(isinstance(v, Ref) for v in a.args):
+            return meaning(*a.args)
+        return g.emit(op, *(operand(g, v, "int64") for v in a.args), shape=(), dtype="int64")
+
+    return handle
+
+
+def divide(g: Builder, a: Any) -> Ref:
+    mode = a.rounding_mode
+    if mode is None:
+        return arithmetic("div")(g, a)
+    dtype = common(a.self, a.other)
+    ratio = g.emit("div", operand(g, a.self, "float32"), operand(g, a.other, "float32"))
+    whole = g.emit("floor", ratio) if mode == "floor" else truncated(g, ratio)
+    return cast(g, whole, dtype)
+
+
+def truncated(g: Builder, x: Ref) -> Ref:
+    return g.emit("mul", g.emit("sign", x), g.emit("floor", g.emit("abs", x)))
+
+
+def floor_divide(g: Builder, a: Any) -> Ref:
+    a.rounding_mode = "floor"
+    return divide(g, a)
+
+
+def compare(op: str, negate: bool = False) -> Handler:
+    def handle(g: Builder, a: Any) -> Ref:
+        dtype = common(a.self, a.other)
+        out = g.emit(op, operand(g, a.self, dtype), operand(g, a.other, dtype), dtype="bool")
+        return g.emit("not_", out, dtype="bool") if negate else out
+
+    return handle
+
+
+def logical(op: str) -> Handler:
+    def handle(g: Builder, a: Any) -> Ref:
+        others = [] if a.other is None else [operand(g, a.other, "bool")]
+        return g.emit(op, operand(g, a.self, "bool"), *others, dtype="bool")
+
+    return handle
+
+
+def unary(op: str) -> Handler:
+    """One operand, no options; integers become floats where torch makes floats of them."""
+    return lambda g, a: g.emit(op, cast(g, a.self, out_dtype(a)))
+
+
+def chain(*ops: str) -> Handler:
+    """Several operators one after the other."""
+
+    def handle(g: Builder, a: Any) -> Ref:
+        x = cast(g, a.self, out_dtype(a))
+        for op in ops:
+            x = g.emit(op, x)
+        return x
+
+    return handle
+
+
+def power(g: Builder, a: Any) -> Ref:
+    dtype = out_dtype(a)
+    if a.exponent == 2:
+        x = operand(g, a.self, dtype)
+        return g.emit("mul", x, x)
+    if a.exponent == 0.5:
+        return g.emit("sqrt", operand(g, a.self, dtype))
+    return g.emit("pow", operand(g, a.self, dtype), operand(g, a.exponent, dtype))
+
+
+def square(g: Builder, a: Any) -> Ref:
+    return g.emit("mul", a.self, a.self)
+
+
+def clamp(g: Builder, a: Any) -> Ref:
+    """clamp(x, min, max) and hardtanh(x, min_val, max_val); either limit may be absent."""
+    dtype = out_dtype(a)
+    low, high = (a.min, a.max) if a.min_val is None else (a.min_val, a.max_val)
+    limits = [None if v is None else operand(g, v, dtype) for v in (low, high)]
+    if any(v is not None and v.rank for v in limits):
+        x = cast(g, a.self, dtype)
+        for op, limit in zip(("max", "min"), limits, strict=True):
+            x = x if limit is None else g.emit(op, x, limit)
+        return x
+    return g.emit("clip", cast(g, a.self, dtype), *limits)
+
+
+def relu6(g: Builder, a: Any) -> Ref:
+    return g.emit("clip", a.self, g.const(0.0, "float32"), g.const(6.0, "float32"))
+
+
+def elu(g: Builder, a: Any) -> Ref:
+    if (a.scale, a.input_scale) != (1, 1):
+        scaled = a.self if a.input_scale == 1 else g.emit("mul", a.self, g.const(a.input_scale, "float32"))
+        return g.emit("mul", g.emit("elu", scaled, alpha=float(a.alpha)), g.const(a.scale, "float32"))
+    return g.emit("elu", a.self, alpha=float(a.alpha))
+
+
+def prelu(g: Builder, a: Any) -> Ref:
+    """Slopes lie along axis 1, so they get an axis for everything behind it."""
+    slope = a.weight
+    if a.self.rank > 2 and slope.shape != (1,):
+        slope = g.emit("reshape", slope, g.ints([-1] + [1] * (a.self.rank - 2)))
+    return g.emit("prelu", a.self, slope)
+
+
+def softplus(g: Builder, a: Any) -> Ref:
+    """log(1 + exp(beta x)) / beta; beyond the threshold it is x to float precision anyway."""
+    if a.beta == 1:
+        return g.emit("softplus", a.self)
+    beta = g.const(a.beta, "float32")
+    return g.emit("div", g.emit("softplus", g.emit("mul", a.self, beta)), beta)
+
+
+def log_softmax(g: Builder, a: Any) -> Ref:
+    """x less the logarithm of the sum of exponentials."""
+    x = cast(g, a.self, out_dtype(a))
+    return g.emit("sub", x, g.emit("reduce_log_sum_exp", x, g.ints([a.dim % a.self.rank]), keepdims=1))
+
+
+def log1p(g: Builder, a: Any) -> Ref:
+    return g.emit("log", g.emit("add", a.self, g.const(1.0, "float32")))
+
+
+def where(g: Builder, a: Any) -> Ref:
+    dtype = out_dtype(a)
+    return g.emit("where", cast(g, a.condition, "bool"), operand(g, a.self, dtype), operand(g, a.other, dtype), dtype=dtype)
+
+
+def masked_fill(g: Builder, a: Any) -> Ref:
+    dtype = out_dtype(a)
+    value = finite(a.value) if not isinstance(a.value, Ref) else a.value
+    return g.emit("where", a.mask, operand(g, value, dtype), operand(g, a.self, dtype), dtype=dtype)
+
+
+def finite(value: Number) -> Number:
+    """`value`, or the largest float32 for an infinity: a softmax gives the same, and every format can code it."""
+    return math.copysign(float(np.finfo(np.float32).max), value) if isinstance(value, float) and math.isinf(value) else value
+
+
+def axes_of(a: Any) -> list[int]:
+    """The axes a reduction folds, counted from the front; all of them if none is given."""
+    rank = a.self.rank
+    given = range(rank) if a.dim in (None, []) else ([a.dim] if isinstance(a.dim, int) else a.dim)
+    return sorted(d % rank for d in given) if rank else []
+
+
+def reduction(op: str) -> Handler:
+    """sum, mean, amax ... over some axes."""
+
+    def handle(g: Builder, a: Any) -> Ref:
+        x = cast(g, a.self, out_dtype(a))
+        axes = axes_of(a)
+        return g.emit(op, x, g.ints(axes), keepdims=int(a.keepdim or 0)) if axes else x
+
+    return handle
+
+
+def variance(g: Builder, a: Any) -> Ref:
+    """The mean of squared deviations; the correction for small samples is a factor."""
+    axes = axes_of(a)
+    count = math.prod(a.self.size(d) or 0 for d in axes)
+    mean = g.emit("reduce_mean", a.self, g.ints(axes), keepdims=1)
+    off = g.emit("sub", a.self, mean)
+    out = g.emit("reduce_mean", g.emit("mul", off, off), g.ints(axes), keepdims=int(a.keepdim or 0))
+    correction = int(a.unbiased) if a.unbiased is not None else (1 if a.correction is None else a.correction)
+    return g.emit("mul", out, g.const(count / (count - correction), "float32")) if correction else out
+
+
+def deviation(g: Builder, a: Any) -> Ref:
+    return g.emit("sqrt", variance(g, a))
+
+
+def norm(g: Builder, a: Any) -> Ref:
+    """The Euclidean or the absolute norm along axes (aten.linalg_vector_norm, aten.norm)."""
+    order = a.ord if a.ord is not None else (a.p if a.p is not None else 2)
+    if order not in (1, 2):
+        raise Unsupported(f"must be a norm of order 1 or 2, got {order}; write it with abs, pow and sum")
+    axes, keep = g.ints(axes_of(a)), int(a.keepdim or 0)
+    if order == 1:
+        return g.emit("reduce_sum", g.emit("abs", a.self), axes, keepdims=keep)
+    return g.emit("sqrt", g.emit("reduce_sum", g.emit("mul", a.self, a.self), axes, keepdims=keep))
+
+
+def extreme(op: str, arg: str, pair: str) -> Handler:
+    """max and min: of everything, of two tensors, or along an axis with the positions."""
+
+    def handle(g: Builder, a: Any) -> Any:
+        if a.other is not None:
+            return arithmetic(pair)(g, a)
+        if a.dim is None:
+            return reduction(op)(g, a)
+        return (
+            g.emit(op, a.self, g.ints([a.dim % a.self.rank]), keepdims=int(a.keepdim or 0)),
+            g.emit(arg, a.self, dtype="int64", axis=a.dim % a.self.rank, keepdims=int(a.keepdim or 0)),
+        )
+
+    return handle
+
+
+def position(op: str) -> Handler:
+    """argmax and argmin, along an axis or over everything laid flat."""
+
+    def handle(g: Builder, a: Any) -> Ref:
+        x = a.self if a.dim is not None else g.emit("reshape", a.self, g.ints([-1]), shape=(-1,))
+        axis = a.dim % x.rank if a.dim is not None else 0
+        return g.emit(op, x, dtype="int64", axis=axis, keepdims=int(a.keepdim or 0))
+
+    return handle
+
+
+def softmax(g: Builder, a: Any) -> Ref:
+    return g.emit("softmax", cast(g, a.self, out_dtype(a)), axis=a.dim)
+
+
+def gelu(g: Builder, a: Any) -> Ref:
+    return g.emit("gelu", a.self, approximate=a.approximate)
+
+
+def glu(g: Builder, a: Any) -> Ref:
+    half = a.self.size(a.dim) // 2
+    parts = [
+        g.emit("slice", a.self, g.ints([lo]), g.ints([lo + half]), g.ints([a.dim % a.self.rank])) for lo in (0, half)
+    ]
+    return g.emit("mul", parts[0], g.emit("sigmoid", parts[1]))
+
+
+def same(g: Builder, a: Any) -> Any:
+    """The value itself: copies, layout, and dropout outside training."""
+    if a.train:
+        raise Unsupported("must be in eval mode, got a program exported for training; call module.eval() before torch.export")
+    return a.self if a.self is not None else a.input
+
+
+def converted(g: Builder, a: Any) -> Ref:
+    """to, type_as and friends: a cast if the dtype changes."""
+    return cast(g, a.self, out_dtype(a, a.self.dtype))
+
+
+UNARY = (
+    "relu", "sigmoid", "tanh", "exp", "log", "sqrt", "abs", "neg", "erf", "floor", "ceil", "round", "sign", "reciprocal",
+    "mish", "softsign", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh",
+)  # fmt: skip
+SAME = ("contiguous", "clone", "dropout", "feature_dropout", "alpha_dropout", "detach", "alias", "lift_fresh_copy")
+
+MATH: dict[str, Handler] = {
+    "add": arithmetic("add"),
+    "sub": arithmetic("sub"),
+    "rsub": arithmetic("sub", swap=True),
+    "mul": arithmetic("mul"),
+    "multiply": arithmetic("mul"),
+    "div": divide,
+    "true_divide": divide,
+    "floor_divide": floor_divide,
+    "remainder": arithmetic("mod"),
+    "maximum": arithmetic("max"),
+    "minimum": arithmetic("min"),
+    "max": extreme("reduce_max", "arg_max", "max"),
+    "min": extreme("reduce_min", "arg_min", "min"),
+    "operator.add": symbolic("add", lambda a, b: a + b),
+    "operator.sub": symbolic("sub", lambda a, b: a - b),
+    "operator.mul": symbolic("mul", lambda a, b: a * b),
+    "operator.floordiv": symbolic("div", lambda a, b: a // b),
+    "operator.getitem": lambda g, a: a.args[0][a.args[1]],
+    "eq": compare("equal"),
+    "ne": compare("equal", negate=True),
+    "lt": compare("less"),
+    "le": compare("less_or_equal"),
+    "gt": compare("greater"),
+    "ge": compare("greater_or_equal"),
+    "logical_and": logical("and_"),
+    "logical_or": logical("or_"),
+    "logical_xor": logical("xor"),
+    "logical_not": logical("not_"),
+    "bitwise_and": logical("and_"),
+    "bitwise_or": logical("or_"),
+    "bitwise_xor": logical("xor"),
+    "bitwise_not": logical("not_"),
+    "__and__": logical("and_"),
+    "__or__": logical("or_"),
+    "rsqrt": chain("sqrt", "reciprocal"),
+    "log1p": log1p,
+    "square": square,
+    "pow": power,
+    "silu": lambda g, a: g.emit("swish", a.self),
+    "glu": glu,
+    "gelu": gelu,
+    "clamp": clamp,
+    "clamp_min": clamp,
+    "clamp_max": clamp,
+    "clip": clamp,
+    "hardtanh": clamp,
+    "relu6": relu6,
+    "elu": elu,
+    "selu": lambda g, a: g.emit("selu", a.self),
+    "celu": lambda g, a: g.emit("celu", a.self, alpha=float(a.alpha)),
+    "leaky_relu": lambda g, a: g.emit("leaky_relu", a.self, alpha=float(a.negative_slope)),
+    "prelu": prelu,
+    "softplus": softplus,
+    "where": where,
+    "masked_fill": masked_fill,
+    "sum": reduction("reduce_sum"),
+    "mean": reduction("reduce_mean"),
+    "amax": reduction("reduce_max"),
+    "amin": reduction("reduce_min"),
+    "prod": reduction("reduce_prod"),
+    "logsumexp": reduction("reduce_log_sum_exp"),
+    "var": variance,
+    "std": deviation,
+    "linalg_vector_norm": norm,
+    "norm": norm,
+    "argmax": position("arg_max"),
+    "argmin": position("arg_min"),
+    "softmax": softmax,
+    "_softmax": softmax,
+    "_safe_softmax": softmax,
+    "log_softmax": log_softmax,
+    "_log_softmax": log_softmax,
+    **{op: unary(op) for op in UNARY},
+    "hardswish": unary("hard_swish"),
+    "hardsigmoid": lambda g, a: g.emit("hard_sigmoid", a.self, alpha=1 / 6, beta=0.5),
+    **{op: same for op in SAME},
+    **{op: converted for op in ("to", "_to_copy", "type_as", "float", "convert_element_type")},
+    "_assert_tensor_metadata": lambda g, a: None,
+    "_assert_scalar": lambda g, a: None,
+    "sym_constrain_range_for_size": lambda g, a: None,
+}

@@ -1,0 +1,1 @@
+"""Quantization after training: watch values, choose encodings, apply a plan, correct what rounding moved."""
