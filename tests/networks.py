@@ -86,3 +86,37 @@ def odd_graph():
         encodings={"x": Encoding(Int(8, per="channel", unsigned=True), {"scale": x[4:6], "zero_point": x[:2] * 0}, (1,))},
         meta={"labels": ["cat", "dog"], "min_bits": {"sign": 3}, "result": {"trace": [[0, 0.5], [1, float("nan")]]}},
     )
+
+
+def images(samples=40, seed=0):
+    """Inputs for `onnx_net`, with a class that a network could tell."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 5, samples)
+    x = rng.normal(size=(samples, 2, 6, 6)) + labels[:, None, None, None] - 2
+    return x.astype(np.float32), labels
+
+
+def onnx_net(path, batch="n", **changes):
+    """An ONNX file with a convolution, a pool and a classifier; `changes` replaces weights by name."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    weights = {
+        "w1": rng.normal(size=(8, 2, 3, 3)) * 0.3,
+        "b1": rng.normal(size=8),
+        "w2": rng.normal(size=(5, 8)),
+        "b2": rng.normal(size=5),
+    } | changes
+    nodes = [
+        helper.make_node("Conv", ["image", "w1", "b1"], ["c"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("GlobalAveragePool", ["r"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("Gemm", ["f", "w2", "b2"], ["scores"], transB=1),
+    ]
+    ends = [helper.make_tensor_value_info(n, 1, [batch, *s]) for n, s in (("image", (2, 6, 6)), ("scores", (5,)))]
+    arrays = [numpy_helper.from_array(np.asarray(a, np.float32), n) for n, a in weights.items()]
+    graph = helper.make_graph(nodes, "net", ends[:1], ends[1:], arrays)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+    return str(path)

@@ -1,20 +1,23 @@
 """What `import bitladder` gives, and what it must not cost."""
 
+import os
 import statistics
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import bitladder as bl
 
-NAMES = ["Fixed", "Int", "Model", "Nested", "Ternary", "__version__", "load", "parse"]
+NAMES = ["Fixed", "Int", "Model", "Nested", "Ternary", "__version__", "load", "parse", "quantize"]
 HEAVY = ("torch", "onnx", "onnxruntime", "rich", "jinja2", "scipy", "yaml")
 
 
 def fresh(code):
     """The standard output of `code` in a new interpreter."""
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    env = {**os.environ, "PYTHONPATH": str(Path(bl.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True, env=env)
     return done.stdout.strip()
 
 
@@ -32,7 +35,7 @@ def test_importing_brings_numpy_at_most():
     """Neither the package nor loading and running a file imports an extra; the first name used imports its home."""
     seen = fresh("import sys, bitladder; print([m for m in sys.modules if m.startswith('bitladder')])")
     assert seen == "['bitladder']"
-    code = f"import sys, bitladder; bitladder.load, bitladder.Int; print([m for m in {HEAVY} if m in sys.modules])"
+    code = f"import sys, bitladder; bitladder.load, bitladder.Int, bitladder.quantize; print([m for m in {HEAVY} if m in sys.modules])"
     assert fresh(code) == "[]"
     code = f"import sys, bitladder.cli; print([m for m in {HEAVY} if m in sys.modules])"
     assert fresh(code) == "[]"

@@ -20,13 +20,15 @@ HOME = {
     "Nested": "bitladder.formats",
     "Ternary": "bitladder.formats",
     "parse": "bitladder.formats",
+    "quantize": "bitladder.recipe",
 }
 
-__all__ = ["Fixed", "Int", "Model", "Nested", "Ternary", "__version__", "load", "parse"]
+__all__ = ["Fixed", "Int", "Model", "Nested", "Ternary", "__version__", "load", "parse", "quantize"]
 
 if TYPE_CHECKING:
     from bitladder.formats import Fixed, Int, Nested, Ternary, parse
     from bitladder.model import Model, load
+    from bitladder.recipe import quantize
 
 
 def __getattr__(name: str) -> Any:

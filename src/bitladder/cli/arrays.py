@@ -15,6 +15,7 @@ from bitladder.ir.graph import Value
 from bitladder.ptq import data
 
 BATCH = 256
+BROKEN = (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -37,24 +38,28 @@ def read(path: str) -> dict[str, np.ndarray]:
     """The arrays of an `.npz` file; anything else, and arrays of Python objects, are refused."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"data: {path!r} does not exist; give an .npz file with one array per input")
-    name = ""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError(
-                    f"data: {path!r} must be an .npz file, got a single array; write it with numpy.savez(path, x=array)"
-                )
-            arrays = {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError):
-        raise ValueError(f"data: {path!r} is damaged or no .npz file; write it again with numpy.savez") from None
-    except ValueError as error:
-        if "data:" in str(error):
-            raise
-        what = f"array {name!r} of {path!r}" if name else f"{path!r}"
-        raise ValueError(f"data: {what} must hold plain numbers; write it again with numpy.savez") from None
+    with open(path, "rb") as f:
+        try:
+            archive = np.load(f, allow_pickle=False)
+        except BROKEN:
+            raise ValueError(f"data: {path!r} is damaged or no .npz file; write it again with numpy.savez") from None
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError(
+                f"data: {path!r} must be an .npz file, got a single array; write it with numpy.savez(path, x=array)"
+            )
+        arrays = {name: member(archive, name, path) for name in archive.files}
     if not arrays:
         raise ValueError(f"data: {path!r} holds no array; give one per input")
     return arrays
+
+
+def member(archive: Mapping[str, np.ndarray], name: str, path: str) -> np.ndarray:
+    """One array of an archive."""
+    try:
+        return archive[name]
+    except BROKEN as error:
+        must = "hold plain numbers" if isinstance(error, ValueError) else "be whole, and its bytes are damaged"
+        raise ValueError(f"data: array {name!r} of {path!r} must {must}; write it again with numpy.savez") from None
 
 
 def samples(path: str, inputs: Sequence[Value], classes: int | None = None) -> Samples:

@@ -72,9 +72,7 @@ def quantize_command(args: Namespace, terminal: Terminal) -> Outcome:
         "file_bytes": os.path.getsize(args.output),
         "seconds": time.monotonic() - begun,
     }
-    return Outcome(
-        str(model), f"{args.output} ({facts['file_bytes']:,} bytes)", lines, facts, met=bool(result.get("goal_met", True))
-    )
+    return Outcome(str(model), args.output, lines, facts, met=bool(result.get("goal_met", True)))
 
 
 def settings(args: Namespace) -> dict[str, Any]:
@@ -234,15 +232,15 @@ def export(args: Namespace, terminal: Terminal) -> Outcome:
     terminal.progress("export", 0, 0)
     model.to_onnx(args.onnx)
     size = os.path.getsize(args.onnx)
-    return Outcome(str(model), f"{args.onnx} ({size:,} bytes)", (), {**summary(model), "file_bytes": size})
+    return Outcome(str(model), args.onnx, (), {**summary(model), "file_bytes": size})
 
 
 def report(args: Namespace, terminal: Terminal) -> Outcome:
     """One page about a network."""
-    from bitladder.report import write
-
     disk.check_writable(args.output)
     model = load(args.file)
+    from bitladder.report import write
+
     terminal.progress("report", 0, 0)
     write(model, args.output)
     return Outcome(str(model), args.output, (), {"file_bytes": os.path.getsize(args.output)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -74,7 +75,8 @@ class Terminal:
                 print(line)
             print(outcome.table)
             if outcome.wrote is not None:
-                print(f"wrote {outcome.wrote}")
+                size = f" ({os.path.getsize(outcome.wrote):,} bytes)" if os.path.isfile(outcome.wrote) else ""
+                print(f"wrote {outcome.wrote}{size}")
         if as_json:
             print(json.dumps(plain({**outcome.facts, "wrote": outcome.wrote, "goal_met": outcome.met}), allow_nan=False))
         sys.stdout.flush()

@@ -34,7 +34,7 @@ def ns(x: Array) -> Any:
 def like(x: Array, p: np.ndarray) -> Array:
     """`p` as the kind of array that `x` is, on its device."""
     space = ns(x)
-    return p if space is np else space.as_tensor(np.ascontiguousarray(p), device=x.device)
+    return p if space is np else space.as_tensor(np.require(p, None, ["C", "W"]), device=x.device)  # read-only ones are copied
 
 
 def whole(x: Array) -> Array:
