@@ -11,6 +11,7 @@ Three schemes share one class; each says what integer a prefix stands for:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -60,7 +61,7 @@ class Nested:
         return replace(self, bits=bits)
 
     def at(self, bits: int) -> Nested:
-        """The format of the leading `bits` bits; more bits than stored is an error, fewer than the scheme has means its least."""
+        """The format of the leading `bits` bits: never fewer than the scheme has; more than are stored is an error."""
         if bits > self.bits:
             raise ValueError(f"nested: width must be at most the {self.bits} stored bits, got {bits}")
         return replace(self, bits=max(bits, SCHEMES[self.scheme].least_bits))
@@ -145,7 +146,7 @@ def lloyd(values: np.ndarray, counts: np.ndarray, levels: int, pinned: bool, rou
     """
     cuts = [0, len(values)]
     while len(cuts) <= levels:
-        halves = [i + split_cell(values[i:j], counts[i:j], pinned and i == 0) for i, j in zip(cuts[:-1], cuts[1:], strict=True)]
+        halves = [i + split_cell(values[i:j], counts[i:j], pinned and i == 0) for i, j in itertools.pairwise(cuts)]
         cuts = sorted([*cuts, *halves])
     edges = np.array(cuts)
     for _ in range(rounds):
@@ -180,7 +181,7 @@ def tree_levels(values: np.ndarray, counts: np.ndarray, depth: int, seed: int, p
     for b in range(seed + 1, depth + 1):
         halves = [
             i + split_cell(values[i:j], counts[i:j], pinned and i == 0) if j > i else i
-            for i, j in zip(cuts[:-1], cuts[1:], strict=True)
+            for i, j in itertools.pairwise(cuts)
         ]
         cuts = np.sort(np.concatenate([cuts, halves]))
         by_depth[b] = cuts

@@ -13,7 +13,7 @@ CARRIES_CLIP = ("conv", "conv_transpose", "linear", "matmul", "add", "mul", "sub
 
 
 def simplify(graph: Graph) -> Graph:
-    """The graph as the rest of the toolkit wants it: no identities, batch norm folded, biases and clips fused, nothing unused."""
+    """The graph as quantization wants it: no identities, batch norm folded, biases and clips fused, nothing unused."""
     for rewrite in (drop_identities, fold_batch_norm, fuse_bias, fuse_clip, drop_unused):
         graph = rewrite(graph)
     return graph

@@ -20,8 +20,8 @@ Progress = Callable[[str, int, int], None]
 
 HEAVY = {"conv": (0,), "conv_transpose": (0,), "linear": (0,), "matmul": (0, 1)}  # inputs that are worth being integers
 MOVES = (  # values pass through unchanged, so they keep their encoding
-    "reshape", "transpose", "slice", "squeeze", "unsqueeze", "flatten", "max_pool", "global_max_pool", "split", "depth_to_space",
-    "space_to_depth", "gather", "expand", "tile", "identity", "pad",
+    "reshape", "transpose", "slice", "squeeze", "unsqueeze", "flatten", "max_pool", "global_max_pool", "split",
+    "depth_to_space", "space_to_depth", "gather", "expand", "tile", "identity", "pad",
 )  # fmt: skip
 LIGHT = (  # computed on integers without loss of speed (small tables, sums), so their inputs become integers too
     *MOVES, "add", "sub", "mul", "concat", "avg_pool", "global_avg_pool", "reduce_mean", "relu", "clip", "leaky_relu", "prelu",

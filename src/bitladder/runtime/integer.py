@@ -208,7 +208,7 @@ RULES: dict[str, Callable[..., Array | None]] = {
 
 
 def accumulators(graph: Graph) -> dict[str, int | None]:
-    """For every weighted node: the bits its sums need at most (sign included), proved from its weights; None if it runs in float.
+    """For every weighted node: the bits its sums need at most, sign included, proved from its weights; None if it is float.
 
     A layer is safe in 32-bit accumulators if and only if its entry is at most 32.
     """
