@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from bitladder.formats import QTensor, fit
+from bitladder.ir.graph import CHANNEL_AXIS
+from bitladder.ir.rewrite import simplify
+from bitladder.runtime.reference import run
 
 
 class Basic(nn.Module):
@@ -67,7 +73,8 @@ class Vgg(nn.Module):
         super().__init__()
         self.features = nn.Sequential(
             nn.Conv2d(3, 6, 3, padding="same"), nn.ReLU(True), nn.MaxPool2d(2), nn.Conv2d(6, 8, 3, padding=1),
-            nn.LeakyReLU(0.1), nn.MaxPool2d(3, 2, 1, ceil_mode=True), nn.GroupNorm(2, 8), nn.PReLU(8), nn.InstanceNorm2d(8, affine=True),
+            nn.LeakyReLU(0.1), nn.MaxPool2d(3, 2, 1, ceil_mode=True), nn.GroupNorm(2, 8), nn.PReLU(8),
+            nn.InstanceNorm2d(8, affine=True),
         )  # fmt: skip
         self.head = nn.Linear(8 * 9, 5)
 
@@ -192,6 +199,23 @@ def family(name: str) -> nn.Module:
     torch.manual_seed(0)
     net = FAMILIES[name][0]()
     for key, tensor in net.state_dict().items():
-        if "running" in key:
-            tensor.copy_(torch.rand_like(tensor) + 0.5)
+        if "running_mean" in key:
+            tensor.copy_(torch.randn_like(tensor) * 0.1)
+        if "running_var" in key:
+            tensor.copy_(torch.rand_like(tensor) * 0.3 + 0.1)
     return net.eval()
+
+
+def quantized(graph, data, weights, activations):
+    """`graph` simplified, each weight in the format `weights`, each activation that is a float in `activations`."""
+    graph = simplify(graph)
+    values = {v.name: x for v, x in zip(graph.inputs, data, strict=True)}
+    run(graph, dict(values), watch=lambda name, value: values.update({name: value}))
+    kept = {name: x for name, x in values.items() if x.dtype == np.float32 and x.size > 1}
+    encodings = {name: fit(activations, x, cover="max") for name, x in kept.items()}
+    coded = {}
+    for name, node in graph.weights():
+        if node.op in ("conv", "conv_transpose", "linear"):
+            w = graph.constants[name]
+            coded[name] = QTensor.of(w, fit(weights, w, axis=CHANNEL_AXIS[node.op]))
+    return graph.with_(constants={**graph.constants, **coded}, encodings=encodings)

@@ -191,8 +191,8 @@ def placed(program: ExportedProgram, build: Builder, env: dict[Any, Any]) -> tup
 
 
 def array(tensor: torch.Tensor) -> np.ndarray:
-    """A tensor's values in the dtype they have in a graph."""
-    return tensor.detach().cpu().to(getattr(torch, dtype_text(tensor.dtype))).numpy()
+    """A copy of a tensor's values in the dtype they have in a graph."""
+    return tensor.detach().cpu().to(getattr(torch, dtype_text(tensor.dtype)), copy=True).contiguous().numpy()
 
 
 def spoken(program: ExportedProgram) -> dict[Any, str]:

@@ -76,9 +76,9 @@ def bit_shift(x: Tensor, y: Tensor, *, direction: str) -> Tensor:
 
 
 SAME_NAME = (
-    "abs", "neg", "sign", "ceil", "floor", "round", "sqrt", "exp", "log", "reciprocal", "erf", "sin", "cos", "tan", "asin",
-    "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "relu", "sigmoid", "add", "sub", "mul", "greater", "less",
-    "bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not", "where",
+    "abs", "neg", "sign", "ceil", "floor", "round", "sqrt", "exp", "log", "reciprocal", "erf", "sin", "cos", "tan",
+    "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "relu", "sigmoid", "add", "sub", "mul",
+    "greater", "less", "bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not", "where",
 )  # fmt: skip
 
 ELEMENTWISE: dict[str, Callable[..., Any]] = {

@@ -1,0 +1,201 @@
+"""An ONNX model from a graph: the same operators, integers as QuantizeLinear and DequantizeLinear around them (QDQ).
+
+Names stay: a value of the graph has its name in the model, its codes are `NAME.codes`, a weight's initializer has the
+weight's name. What a runtime makes of the model is told by docs/numerics.md: ONNX Runtime turns a node between codes of 8
+bits into one integer operator whose results equal the reference to the bit; what it cannot turn runs in float.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bitladder.convert.onnx_encode import landed
+from bitladder.convert.onnx_spell import spelled
+from bitladder.convert.onnx_write import Options, Writer, type_number
+from bitladder.errors import Unsupported, require
+from bitladder.ir.graph import Graph, QTensor
+
+if TYPE_CHECKING:
+    import onnx
+
+OLDEST = 13  # the opset in which scales first came per channel
+IR_VERSION = 10  # of opset 21; newer opsets ask for newer ones
+BIG = 1024  # elements; shape inference needs no constant beyond these
+LIMIT = 2**31 - 2**20  # bytes that one file of protocol buffers may have
+
+
+def to_onnx(
+    graph: Graph,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    opset: int = 21,
+    int4: bool = True,
+    compact: bool = False,
+    lossless: bool = True,
+) -> onnx.ModelProto:
+    """The graph as an ONNX model, also written to `path` (whole or not at all).
+
+    int4: weights of at most 4 bits become int4 initializers where the opset has them (21), otherwise int8. They are half the
+    size, but ONNX Runtime multiplies them in float; int4=False keeps its integer kernels.
+    compact: the same for nested weights of 4 bits or fewer, which otherwise take int8 and run as integers.
+    lossless: refuse what cannot be said exactly; otherwise such activations stay real and such weights become reals.
+    """
+    writer = written(graph, Options(opset, int4, compact, lossless))
+    model = assembled(writer)
+    if path is not None:
+        save(model, path)
+    return model
+
+
+def written(graph: Graph, options: Options) -> Writer:
+    """The nodes of a graph in ONNX, written twice: first without ranks, to learn them, then for good."""
+    onnx = require("onnx", "onnx", "to_onnx")
+    newest = onnx.defs.onnx_opset_version()
+    if not OLDEST <= options.opset <= newest:
+        raise ValueError(f"to_onnx: opset must be {OLDEST}..{newest}, got {options.opset}; opset 21 suits most runtimes")
+    first = noted(Writer(graph, options))
+    if not first.problems:
+        first = noted(Writer(graph, options, inferred(first)))
+    if first.problems:
+        raise Unsupported(explained(first))
+    return first
+
+
+def noted(writer: Writer) -> Writer:
+    """The writer with the whole graph written down."""
+    for value in writer.graph.inputs:
+        writer.node = value.name
+        if value.name in writer.graph.encodings:
+            landed(writer, value.name, None)
+    for node in writer.graph.nodes:
+        spelled(writer, node)
+    return writer
+
+
+def explained(writer: Writer) -> str:
+    """One line that names everything that ONNX, or the asked opset, has no word for."""
+    parts = []
+    for what in dict.fromkeys(what for what, _, _ in writer.problems):
+        nodes = [node for w, node, _ in writer.problems if w == what]
+        opset = next(o for w, _, o in writer.problems if w == what)
+        since = f"opset {opset} has it" if opset else "no opset has it"
+        parts.append(f"{what} ({len(nodes)}x, first at {nodes[0]!r}; {since})")
+    needed = [o for _, _, o in writer.problems]
+    cure = f"export with opset={max(o for o in needed if o)}" if all(needed) else "replace these, or leave them unquantized"
+    return f"to_onnx: everything in the graph must exist in opset {writer.options.opset}, got {', '.join(parts)}; {cure}"
+
+
+# ------------------------------------------------------------------------------------------------------------ the model
+
+
+def inferred(writer: Writer) -> dict[str, tuple[str, int]]:
+    """Dtype and rank of every value that ONNX can find out; constants count by their shape only."""
+    onnx = require("onnx", "onnx", "to_onnx")
+    model = assembled(writer, skeleton=True)
+    model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    known = {}
+    for value in (*model.graph.input, *model.graph.value_info, *model.graph.output):
+        kind = value.type.tensor_type
+        if kind.elem_type and kind.HasField("shape"):
+            known[value.name] = (str(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)), len(kind.shape.dim))
+    return known
+
+
+def assembled(writer: Writer, skeleton: bool = False) -> onnx.ModelProto:
+    """The model around what has been written; as a skeleton, big constants are inputs of their type and shape."""
+    onnx = require("onnx", "onnx", "to_onnx")
+    graph, helper = writer.graph, onnx.helper
+    inputs = [helper.make_tensor_value_info(v.name, type_number(v.dtype), v.shape) for v in graph.inputs]
+    kept = list(writer.initializers.values())
+    if skeleton:
+        big = [t for t in kept if size(t.dims) > BIG]
+        inputs += [helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in big]
+        kept = [t for t in kept if size(t.dims) <= BIG]
+    outputs = [output(writer, name) for name in graph.outputs]
+    made = helper.make_graph(writer.nodes, str(graph.meta.get("name", "network")), inputs, outputs, kept)
+    ir_version = max(IR_VERSION, helper.find_min_ir_version_for([helper.make_opsetid("", writer.options.opset)]))
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", writer.options.opset)], ir_version=ir_version)
+    model.producer_name = "bitladder"
+    model.doc_string = description(graph)
+    helper.set_model_props(model, properties(graph))
+    return shaped(model) if not skeleton else model
+
+
+def size(dims: Iterable[int]) -> int:
+    """The number of elements of a shape."""
+    out = 1
+    for n in dims:
+        out *= n
+    return out
+
+
+def output(writer: Writer, name: str) -> Any:
+    """An output of the model, its type as far as it is known."""
+    onnx = require("onnx", "onnx", "to_onnx")
+    dtype, _ = writer.known.get(name, ("", 0))
+    if not dtype:
+        return onnx.helper.make_empty_tensor_value_info(name)
+    return onnx.helper.make_tensor_value_info(name, type_number(dtype), None)
+
+
+def shaped(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the shapes of its outputs filled in, as far as ONNX can tell."""
+    onnx = require("onnx", "onnx", "to_onnx")
+    if model.ByteSize() > LIMIT:
+        return model
+    told = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    for mine, theirs in zip(model.graph.output, told.graph.output, strict=True):
+        mine.CopyFrom(theirs)
+    return model
+
+
+def description(graph: Graph) -> str:
+    """One sentence on what the model is."""
+    bits = [c.format.bits for c in graph.constants.values() if isinstance(c, QTensor)]
+    width = f"weights of {min(bits)} to {max(bits)} bits" if bits else "real weights"
+    return f"Exported by bitladder: {width}, {len(graph.encodings)} activations as integers."
+
+
+def properties(graph: Graph) -> dict[str, str]:
+    """What the model says about itself: the properties it came with, labels, normalisation, layout, formats by name."""
+    meta = graph.meta
+    out = {str(k): str(v) for k, v in meta.get("onnx", {}).items()}
+    out |= {k: json.dumps(v) for k, v in {"labels": meta.get("labels"), **meta.get("normalisation", {})}.items() if v is not None}
+    if meta.get("layout"):
+        out["layout"] = str(meta["layout"])
+    out["bitladder.weights"] = json.dumps({k: str(c.format) for k, c in graph.constants.items() if isinstance(c, QTensor)})
+    out["bitladder.activations"] = json.dumps({k: str(e.format) for k, e in graph.encodings.items()})
+    return out
+
+
+def save(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
+    """Writes a model beside `path` and then gives it that name, so that no half of it is ever seen there."""
+    target = Path(path)
+    if model.ByteSize() > LIMIT:
+        raise ValueError(f"to_onnx: {target} must be smaller than 2 GiB, got {model.ByteSize()} bytes; quantize more of the weights")
+    try:
+        handle, beside = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    except OSError as error:
+        raise OSError(f"to_onnx: cannot write {target} ({error.strerror}); give a path in a folder you may write to") from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(model.SerializeToString())
+        os.chmod(beside, 0o666 & ~umask())
+        os.replace(beside, target)
+    except BaseException as error:
+        os.unlink(beside)
+        if isinstance(error, OSError):
+            raise OSError(f"to_onnx: cannot write {target} ({error.strerror}); free space or choose another path") from None
+        raise
+
+
+def umask() -> int:
+    """The process's mask of file permissions."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
