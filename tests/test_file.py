@@ -3,9 +3,11 @@
 import io
 import json
 import os
+import random
 import re
 import struct
 import zlib
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -163,7 +165,7 @@ def test_any_flipped_bit_is_noticed(tmp_path):
     path = tmp_path / "a.ladder"
     file.save(Graph((Value("x"),), ("y",), (Node("relu", ("x",), ("y",)),), {"c": np.arange(3.0), "d": np.ones(2)}), path)
     good = path.read_bytes()
-    for position in range(len(good)):
+    for position in [*range(32), *range(32, len(good), 3)]:
         bad = bytearray(good)
         bad[position] ^= 0x20
         path.write_bytes(bad)
@@ -229,7 +231,9 @@ TENSORS = {"w1": 0, "b1": 1, "w2": 2, "w3": 3, "b3": 4}
         (setting("tensors", 0, "kind", value="pickle"), "must be one of array"),
         (setting("tensors", 0, "more", value=1), "an object of"),
         (setting("tensors", 1, "of", value="w9"), "name of a tensor of codes"),
-        (setting("tensors", 1, "arrays", value=[]), "one or more"),
+        (setting("tensors", 1, "bits", value=[]), "rising list of widths"),
+        (setting("tensors", 1, "bits", value=[4, 2, 8]), "rising list of widths"),
+        (setting("tensors", 1, "bits", value=[2, 8]), "2 versions long"),
         (setting("encodings", "h1", "params", value={}), "'fl'"),
         (setting("encodings", "h1", "format", value="int4/64"), "without groups"),
         (setting("meta", "min_bits", value={"w1": "x"}), "bits by weight"),
@@ -257,6 +261,51 @@ def test_a_header_that_contradicts_itself_is_refused(change, text, tmp_path):
     with pytest.raises((Malformed, Unsupported), match=text) as caught:
         file.load(path)
     assert "\n" not in str(caught.value)
+
+
+def places(header, at=()):
+    """Every place in a header, as keys."""
+    for key, value in header.items() if isinstance(header, dict) else enumerate(header):
+        yield (*at, key)
+        if isinstance(value, dict | list):
+            yield from places(value, (*at, key))
+
+
+ODDITIES = (
+    None,
+    True,
+    -1,
+    0,
+    1,
+    2**40,
+    2**62,
+    0.5,
+    "",
+    "w1",
+    "nested8",
+    [],
+    [[]],
+    {},
+    {"float": "nan"},
+    [0],
+    ["w1"],
+    {"a": {}},
+)
+
+
+@pytest.mark.parametrize("make", [convnet, odd_graph])
+def test_whatever_a_header_says_is_read_or_refused(make, tmp_path):
+    """One value anywhere replaced by an oddity, checksum made good: a graph or a clear error, never anything else."""
+    path, rng = tmp_path / "a.ladder", random.Random(0)
+    file.save(make(), path)
+    good = path.read_bytes()
+    header = json.loads(good[PRELUDE.size : PRELUDE.size + PRELUDE.unpack(good[: PRELUDE.size])[3]])
+    for keys in rng.sample(list(places(header)), 40):
+        for oddity in rng.sample(ODDITIES, 5):
+            path.write_bytes(good)
+            rewritten(path, setting(*keys, value=oddity))
+            with suppress(Malformed, Unsupported):
+                file.load(path, rng.choice([None, 2, "auto"]))
 
 
 def with_header(path, text):

@@ -35,7 +35,8 @@ def test_importing_brings_numpy_at_most():
     """Neither the package nor loading and running a file imports an extra; the first name used imports its home."""
     seen = fresh("import sys, bitladder; print([m for m in sys.modules if m.startswith('bitladder')])")
     assert seen == "['bitladder']"
-    code = f"import sys, bitladder; bitladder.load, bitladder.Int, bitladder.quantize; print([m for m in {HEAVY} if m in sys.modules])"
+    names = "bitladder.load, bitladder.Int, bitladder.quantize"
+    code = f"import sys, bitladder; {names}; print([m for m in {HEAVY} if m in sys.modules])"
     assert fresh(code) == "[]"
     code = f"import sys, bitladder.cli; print([m for m in {HEAVY} if m in sys.modules])"
     assert fresh(code) == "[]"

@@ -21,7 +21,7 @@ from bitladder.cli.terminal import Outcome, Terminal
 from bitladder.errors import require
 from bitladder.formats import QTensor
 from bitladder.ir.graph import Graph
-from bitladder.model import Model, load
+from bitladder.model import Model, bits_of, load
 from bitladder.recipe import quantize
 from bitladder.table import table
 
@@ -65,7 +65,7 @@ def quantize_command(args: Namespace, terminal: Terminal) -> Outcome:
     model.save(args.output)
     shutil.rmtree(work, ignore_errors=True)
     result = model.graph.meta["result"]
-    lines = [*result.get("notes", []), *measured(result)]
+    lines = [*result.get("notes", []), *measured(result), *by_default(model)]
     facts = {
         **summary(model),
         "result": result,
@@ -146,6 +146,16 @@ def measured(result: Mapping[str, Any]) -> list[str]:
     return [f"{result.get('metric', 'score')} on {result.get('samples', '?')} samples: {', '.join(parts)}{goal}"]
 
 
+def by_default(model: Model) -> list[str]:
+    """What a file that keeps more planes than its plan needs runs at unless told otherwise."""
+    marked = model.graph.meta.get("default_bits")
+    if not marked:
+        return []
+    bits = ", ".join(f"{name} {b}" for name, b in marked.items() if b < bits_of(model.graph.constants[name]))
+    average = model.at(marked).average_bits
+    return [f"runs by default at {average:.3g} bits on average" + (f", fewer than stored: {bits}" if bits else "")]
+
+
 def summary(model: Model) -> dict[str, Any]:
     """What JSON says of a model."""
     rows = [{**asdict(r), "shape": list(r.shape)} for r in model.rows()]
@@ -172,7 +182,7 @@ def show(args: Namespace, terminal: Terminal) -> Outcome:
     lines.append(
         "widths: " + (", ".join(f"{b} ({n:,} bytes read)" for b, n in reach.items()) or "as stored, nothing is nested")
     )
-    lines += measured(model.graph.meta.get("result", {}))
+    lines += [*measured(model.graph.meta.get("result", {})), *by_default(model)]
     facts = {
         **summary(model),
         "coded_bits": coded,

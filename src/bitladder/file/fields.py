@@ -37,6 +37,10 @@ def are_counts(x: Any) -> bool:
     return isinstance(x, list) and all(map(is_count, x))
 
 
+def are_widths(x: Any) -> bool:
+    return are_counts(x) and x == sorted(set(x)) and all(1 <= b <= 64 for b in x)
+
+
 def rows(x: Any) -> bool:
     return isinstance(x, list) and all(isinstance(r, dict) for r in x)
 
@@ -68,7 +72,6 @@ ARRAY = {
     "shape": Field(are_counts, "a list of sizes"),
     "data": Field(is_count, "the number of a section"),
 }
-WIDE = {"bits": Field(lambda x: is_count(x) and 1 <= x <= 64, "a width"), **ARRAY}
 ENCODING = {
     "format": Field(is_text, "the text of a format"),
     "axes": Field(lambda x: are_counts(x) and x == sorted(set(x)), "a rising list of axes"),
@@ -106,7 +109,11 @@ KINDS: dict[str, dict[str, Field]] = {
         "data": Field(is_count, "the number of a section", optional=True),
         "planes": Field(are_counts, "a list of numbers of sections", optional=True),
     },
-    "widths": {"of": Field(is_text, "the name of a weight"), "arrays": Field(rows, "a list of objects")},
+    "widths": {
+        "of": Field(is_text, "the name of a weight"),
+        "bits": Field(lambda x: are_widths(x) and len(x) > 0, "one rising list of widths"),
+        **ARRAY,
+    },
 }
 HEAD = {"name": Field(is_text, "text"), "kind": Field(lambda x: is_text(x) and x in KINDS, f"one of {', '.join(KINDS)}")}
 

@@ -27,7 +27,6 @@ from bitladder.file.fields import (
     KINDS,
     NODE,
     ROOT,
-    WIDE,
     Field,
     Json,
     checked,
@@ -90,8 +89,11 @@ class Shelf:
             entry = {"name": name, "kind": "codes", "shape": list(c.shape), **self.encoding(c.encoding, where)}
             return entry if is_nested(c.format) else {**entry, "data": self.put(pack(c.codes, c.format.bits))}
         if isinstance(c, PerWidth):
-            arrays = [{"bits": b, **self.array(np.asarray(c.arrays[b]), where)} for b in sorted(c.arrays)]
-            return {"name": name, "kind": "widths", "of": c.of, "arrays": arrays}
+            widths = sorted(c.arrays)
+            versions = [np.asarray(c.arrays[b]) for b in widths]
+            if len({(v.shape, v.dtype) for v in versions}) > 1:
+                raise Unsupported(f"save: {where} must have versions of one shape and type, got several; make them alike")
+            return {"name": name, "kind": "widths", "of": c.of, "bits": widths, **self.array(np.stack(versions), where)}
         return {"name": name, "kind": "array", **self.array(np.asarray(c), where)}
 
 
@@ -324,10 +326,10 @@ def tensor(entry: Json, source: Source, nested: dict[str, tuple[Json, Encoding]]
     if entry["kind"] == "array":
         return source.array(entry, where, {**HEAD, **ARRAY})
     if entry["kind"] == "widths":
-        arrays = {a.get("bits"): source.array(a, where, WIDE) for a in entry["arrays"]}
-        if not arrays or len(arrays) != len(entry["arrays"]):
-            raise damaged(f"arrays of {where}", "one or more, each for another width", [a.get("bits") for a in entry["arrays"]])
-        return PerWidth(entry["of"], arrays)
+        versions = source.array(entry, where, {**HEAD, **KINDS["widths"]})
+        if entry["shape"][:1] != [len(entry["bits"])]:
+            raise damaged(f"shape of {where}", f"{len(entry['bits'])} versions long", entry["shape"])
+        return PerWidth(entry["of"], {b: version.copy() for b, version in zip(entry["bits"], versions, strict=True)})
     encoding = source.encoding(entry, where, entry["shape"])
     if is_nested(encoding.format):
         if len(entry.get("planes", [])) != encoding.format.bits or "data" in entry:
