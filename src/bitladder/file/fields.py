@@ -54,6 +54,10 @@ def named(x: Any) -> bool:
     return isinstance(x, dict) and all(isinstance(v, dict) for v in x.values())
 
 
+def mapping(x: Any) -> bool:
+    return isinstance(x, dict) and set(x) != {"float"}
+
+
 def free_shape(x: Any) -> bool:
     return x is None or (isinstance(x, list) and all(is_text(n) or is_count(n) for n in x))
 
@@ -80,7 +84,7 @@ ENCODING = {
 ROOT = {
     "graph": Field(lambda x: isinstance(x, dict), "an object"),
     "encodings": Field(named, "encodings by name"),
-    "meta": Field(lambda x: isinstance(x, dict), "an object"),
+    "meta": Field(mapping, "an object"),
     "tensors": Field(rows, "a list of objects"),
     "sections": Field(lambda x: isinstance(x, list), "a list of rows"),
 }
@@ -98,7 +102,7 @@ NODE = {
     "op": Field(is_text, "text"),
     "inputs": Field(are_texts, "a list of names"),
     "outputs": Field(lambda x: are_texts(x) and len(x) > 0 and all(x), "a list of one name or more"),
-    "attrs": Field(lambda x: isinstance(x, dict), "an object", optional=True),
+    "attrs": Field(mapping, "an object", optional=True),
     "clip": Field(limits, "two limits", optional=True),
 }
 KINDS: dict[str, dict[str, Field]] = {
