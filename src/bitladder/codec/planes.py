@@ -47,19 +47,20 @@ def from_planes(planes: Sequence[bytes], bits: int, count: int) -> np.ndarray:
     check_width(bits)
     if len(planes) > bits:
         raise ValueError(f"planes: must be at most {bits} of them for {bits}-bit codes, got {len(planes)}")
-    codes: np.ndarray = np.zeros(count, np.uint8 if bits <= 8 else np.uint16)
     for number, plane in enumerate(planes):
-        codes = np.left_shift(codes, 1) | unpacked(plane, number, count)
+        check_plane(plane, number, count)
+    codes: np.ndarray = np.zeros(count, np.uint8 if bits <= 8 else np.uint16)
+    for plane in planes:
+        codes = np.left_shift(codes, 1) | np.unpackbits(np.frombuffer(plane, np.uint8), count=count, bitorder="little")
     return codes
 
 
-def unpacked(plane: bytes, number: int, count: int) -> np.ndarray:
-    """The bits of one plane, uint8; a plane of another length, or with bits set after the last code, is an error."""
+def check_plane(plane: bytes, number: int, count: int) -> None:
+    """Return if a plane has the length it must have and no bits after the last code."""
     if len(plane) != plane_bytes(count):
         raise ValueError(f"planes: plane {number} of {count} codes must have {plane_bytes(count)} bytes, got {len(plane)}")
     if count % 8 and plane[-1] >> (count % 8):
         raise ValueError(f"planes: plane {number} has bits set after its last code; the bytes are damaged")
-    return np.unpackbits(np.frombuffer(plane, np.uint8), count=count, bitorder="little")
 
 
 def check_width(bits: int) -> None:
