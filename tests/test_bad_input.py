@@ -175,8 +175,8 @@ def test_files_that_end_early(share, here, capsys):
 
 def test_files_that_are_something_else(here, capsys):
     """Not there, a folder, an archive, a file with a flipped bit."""
-    assert "'gone.ladder'" in refused(capsys, "show", "gone.ladder")
-    assert "'.'" in refused(capsys, "show", ".")
+    assert "'gone.ladder': no such file or directory; check the path" in refused(capsys, "show", "gone.ladder")
+    assert "'.': is a directory; check the path" in refused(capsys, "show", ".")
     assert "does not begin like a ladder file" in refused(capsys, "show", "x.npz")
     data = bytearray((here / "net.ladder").read_bytes())
     data[-1] ^= 1

@@ -14,6 +14,8 @@ import bitladder as bl
 from bitladder.assign import score
 from bitladder.cli import COMMANDS, arrays, commands, main, terminal
 
+EXTRAS = ["torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "scipy", "sklearn", "rich", "jinja2", "yaml", "safetensors"]
+
 TORCH_NET = """
 import torch
 from layers import width
@@ -149,6 +151,43 @@ def test_an_interrupted_search_keeps_its_state_and_says_how_to_go_on(here, capsy
     monkeypatch.setattr(commands, "load", lambda *_: interrupted(work=here / "elsewhere"))
     assert main(["run", "net.ladder", "x.npz", "-o", "out.npz"]) == 130
     assert said(capsys)[1] == ["bitladder: interrupted; nothing was written, run the same command again"]
+
+
+def test_export_writes_onnx_at_the_width_asked_for(here, capsys):
+    """ONNX Runtime gives the reference's classes."""
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx_ir")
+    assert main(["export", "net.ladder", "net4.onnx", "--bits", "4", "--json"]) == 0
+    out, _ = said(capsys)
+    assert json.loads(out[-1])["wrote"] == "net4.onnx"
+    (scores,) = runtime.InferenceSession("net4.onnx").run(None, {"image": images()[0]})
+    assert np.allclose(scores, bl.load("net.ladder", 4)(images()[0]), atol=1e-4)
+
+
+def test_report_writes_one_page(here, capsys):
+    """With the path last."""
+    pytest.importorskip("jinja2")
+    assert main(["report", "net.ladder", "-o", "page.html"]) == 0
+    assert said(capsys)[0][-1].startswith("wrote page.html (")
+    assert "<html" in (here / "page.html").read_text()
+
+
+def test_showing_and_running_need_numpy_only(here):
+    """With every extra missing; what needs one says which, in one line."""
+    block = f"import sys; [sys.modules.__setitem__(m, None) for m in {EXTRAS}]; "
+    block += "from bitladder.cli import main; sys.exit(main({}))"
+    env = {**os.environ, "PYTHONPATH": str(Path(bl.__file__).parents[1])}
+    for words, status in [
+        (["show", "net.ladder"], 0),
+        (["run", "net.ladder", "x.npz", "-o", "out.npz"], 0),
+        (["quantize", "n.onnx", "--data", "x.npz", "-o", "q.ladder"], 1),
+        (["export", "net.ladder", "q.onnx"], 1),
+        (["report", "net.ladder", "-o", "q.html"], 1),
+    ]:
+        (here / "n.onnx").write_bytes(b"")
+        done = subprocess.run([sys.executable, "-c", block.format(words)], capture_output=True, text=True, env=env)
+        assert (done.returncode, done.stderr.count("\n")) == (status, status), done.stderr
+        assert "pip install 'bitladder[" in done.stderr or status == 0
 
 
 def test_a_recipe_file_says_what_the_command_line_does_not(here, capsys):

@@ -163,7 +163,7 @@ def test_a_cut_file_runs_at_the_widths_it_holds(tmp_path):
 def test_any_flipped_bit_is_noticed(tmp_path):
     """No single damaged byte changes a network in silence."""
     path = tmp_path / "a.ladder"
-    file.save(Graph((Value("x"),), ("y",), (Node("relu", ("x",), ("y",)),), {"c": np.arange(3.0), "d": np.ones(2)}), path)
+    file.save(Graph((Value("x"),), ("y",), (Node("relu", ("x",), ("y",)),), {"c": np.arange(9.0), "d": np.ones(8)}), path)
     good = path.read_bytes()
     for position in [*range(32), *range(32, len(good), 3)]:
         bad = bytearray(good)
@@ -225,8 +225,12 @@ TENSORS = {"w1": 0, "b1": 1, "w2": 2, "w3": 3, "b3": 4}
         (setting("tensors", 0, "params", value={}), "params of tensor 'w1'"),
         (setting("tensors", 0, "params", "range", "dtype", value="int32"), "float32 of shape"),
         (setting("tensors", 0, "params", "range", "dtype", value="object"), "must be one of bool"),
-        (setting("tensors", 4, "data", value=0), "free one below"),
-        (setting("tensors", 0, "params", "range", "data", value=10**9), "free one below"),
+        (setting("tensors", 2, "params", "levels8", "data", value=0), "free one below"),
+        (setting("tensors", 2, "params", "levels8", "data", value=10**9), "free one below"),
+        (setting("tensors", 0, "params", "range", "hex", value="00"), "16 bytes long"),
+        (setting("tensors", 0, "params", "range", "hex", value="zz"), "lower case text"),
+        (setting("tensors", 0, "params", "range", "hex", value="00" * 16), "above zero"),
+        (setting("tensors", 0, "params", "range", "data", value=3), "'hex' up to 32 bytes, with 'data' above"),
         (setting("tensors", 0, "name", value="w2"), "different from each other"),
         (setting("tensors", 0, "kind", value="pickle"), "must be one of array"),
         (setting("tensors", 0, "more", value=1), "an object of"),
@@ -440,4 +444,4 @@ def test_the_worked_example_is_what_is_written(tmp_path):
     assert b"".join(bytes.fromhex(h) for _, h in lines) == (tmp_path / "a.ladder").read_bytes()
     with open(tmp_path / "a.ladder", "rb") as f:
         reader = Reader(f, "it")
-        assert [reader.read(n) for n in (1, 2)] == [b"\x0c", b"\x0a"]
+        assert [reader.read(n) for n in (0, 1)] == [b"\x0c", b"\x0a"]

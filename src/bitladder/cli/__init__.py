@@ -153,7 +153,7 @@ def one_line(error: Exception) -> str:
     """What went wrong, in one line; a mistake of ours says how to see more of it."""
     words = " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        words = f"{error.strerror}: {os.fsdecode(error.filename)!r}"
+        words = f"{os.fsdecode(error.filename)!r}: {error.strerror.lower()}; check the path"
     if isinstance(error, ValueError | OSError | ImportError | TypeError) and words:
         return words if len(words) <= 600 else words[:597] + "..."
     if isinstance(error, MemoryError):

@@ -14,6 +14,7 @@ Json = dict[str, Any]
 DTYPES = ("bool", *(f"{u}int{b}" for u in ("", "u") for b in (8, 16, 32, 64)), "float16", "float32", "float64")
 MOST_ELEMENTS = 2**40
 MOST_AXES = 32
+INLINE = 32  # bytes of an array that are written in the header itself
 
 
 def damaged(where: str, must: str, got: Any) -> Malformed:
@@ -27,6 +28,10 @@ def is_text(x: Any) -> bool:
 
 def is_count(x: Any) -> bool:
     return type(x) is int and 0 <= x <= MOST_ELEMENTS
+
+
+def is_hex(x: Any) -> bool:
+    return isinstance(x, str) and len(x) <= 2 * INLINE and len(x) % 2 == 0 and set(x) <= set("0123456789abcdef")
 
 
 def are_texts(x: Any) -> bool:
@@ -74,7 +79,8 @@ class Field:
 ARRAY = {
     "dtype": Field(lambda x: x in DTYPES, f"one of {', '.join(DTYPES)}"),
     "shape": Field(are_counts, "a list of sizes"),
-    "data": Field(is_count, "the number of a section"),
+    "data": Field(is_count, "the number of a section", optional=True),
+    "hex": Field(is_hex, f"the bytes of a small array, at most {INLINE}, as lower case text", optional=True),
 }
 ENCODING = {
     "format": Field(is_text, "the text of a format"),

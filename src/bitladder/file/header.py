@@ -23,6 +23,7 @@ from bitladder.file.fields import (
     ENCODING,
     GRAPH,
     HEAD,
+    INLINE,
     INPUT,
     KINDS,
     NODE,
@@ -69,11 +70,12 @@ class Shelf:
         return len(self.bodies) - 1
 
     def array(self, a: np.ndarray, where: str) -> Json:
-        """The entry of an array: its type, its shape and the number of its section."""
+        """The entry of an array: its type, its shape, and its bytes if they are few, else the number of their section."""
         if a.dtype.name not in DTYPES:
             raise Unsupported(f"save: {where} has type {a.dtype}, must be one of {', '.join(DTYPES)}; convert it")
         body = a.astype(a.dtype.newbyteorder("<")).tobytes()
-        return {"dtype": a.dtype.name, "shape": list(a.shape), "data": self.put(body)}
+        place = {"hex": body.hex()} if len(body) <= INLINE else {"data": self.put(body)}
+        return {"dtype": a.dtype.name, "shape": list(a.shape), **place}
 
     def encoding(self, e: Encoding, where: str) -> Json:
         """The entry of an encoding: its format as text, the axes of its parameters, and those."""
@@ -217,11 +219,13 @@ class Source:
         entry = checked(x, fields, where, self.newer)
         dtype = np.dtype(entry["dtype"])
         size = elements(entry["shape"], where) * dtype.itemsize
-        body = self.read(entry["data"], where)
+        if ("hex" in entry) != (size <= INLINE) or ("data" in entry) != (size > INLINE):
+            raise damaged(where, f"an object with 'hex' up to {INLINE} bytes, with 'data' above", sorted(entry))
+        body = bytes.fromhex(entry["hex"]) if "hex" in entry else self.read(entry["data"], where)
         if len(body) != size:
-            raise damaged(f"section of {where}", f"{size} bytes long", len(body))
+            raise damaged(f"data of {where}", f"{size} bytes long", len(body))
         if dtype.kind == "b" and (np.frombuffer(body, np.uint8) > 1).any():
-            raise damaged(f"section of {where}", "zeros and ones", "other bytes")
+            raise damaged(f"data of {where}", "zeros and ones", "other bytes")
         return np.frombuffer(body, dtype.newbyteorder("<")).astype(dtype).reshape(entry["shape"])
 
     def encoding(self, entry: Json, where: str, shape: list[int] | None) -> Encoding:
