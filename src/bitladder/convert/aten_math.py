@@ -304,6 +304,10 @@ def same(g: Builder, a: Any) -> Any:
     return a.self if a.self is not None else a.input
 
 
+def nothing(g: Builder, a: Any) -> None:
+    """What an exporter writes down to check sizes and types at run time."""
+
+
 def converted(g: Builder, a: Any) -> Ref:
     """to, type_as and friends: a cast if the dtype changes."""
     return cast(g, a.self, out_dtype(a, a.self.dtype))
@@ -314,6 +318,11 @@ UNARY = (
     "mish", "softsign", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh",
 )  # fmt: skip
 SAME = ("contiguous", "clone", "dropout", "feature_dropout", "alpha_dropout", "detach", "alias", "lift_fresh_copy")
+
+ASSERTIONS = (
+    "_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size", "sym_constrain_range", "operator.ge",
+    "operator.le", "operator.gt", "operator.lt", "operator.eq", "operator.ne",
+)  # fmt: skip
 
 MATH: dict[str, Handler] = {
     "add": arithmetic("add"),
@@ -393,7 +402,5 @@ MATH: dict[str, Handler] = {
     "hardsigmoid": lambda g, a: g.emit("hard_sigmoid", a.self, alpha=1 / 6, beta=0.5),
     **{op: same for op in SAME},
     **{op: converted for op in ("to", "_to_copy", "type_as", "float", "convert_element_type")},
-    "_assert_tensor_metadata": lambda g, a: None,
-    "_assert_scalar": lambda g, a: None,
-    "sym_constrain_range_for_size": lambda g, a: None,
+    **{op: nothing for op in ASSERTIONS},
 }

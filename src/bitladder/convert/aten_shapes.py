@@ -18,7 +18,7 @@ END = 2**63 - 1  # "to the end" in a slice
 
 def shape_of(val: Any) -> tuple[Size, ...]:
     """The shape of what the exporter saw: numbers, and symbols for free axes."""
-    return tuple(n if isinstance(n, int) else str(n) for n in val.shape)
+    return tuple(int(str(n)) if str(n).isdigit() else str(n) for n in val.shape)
 
 
 def reshaped(g: Builder, x: Ref, shape: tuple[Size, ...]) -> Ref:
