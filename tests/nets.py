@@ -12,6 +12,8 @@ from bitladder.ir.graph import CHANNEL_AXIS
 from bitladder.ir.rewrite import simplify
 from bitladder.runtime.reference import run
 
+torch.set_num_threads(1)  # networks this small only wait for a second thread
+
 
 class Basic(nn.Module):
     """A residual block with an option-A shortcut."""

@@ -18,7 +18,7 @@ END = 2**63 - 1  # "to the end" in a slice
 
 def shape_of(val: Any) -> tuple[Size, ...]:
     """The shape of what the exporter saw: numbers, and symbols for free axes."""
-    return tuple(n if isinstance(n, int) else str(n) for n in val.shape)
+    return tuple(int(str(n)) if str(n).isdigit() else str(n) for n in val.shape)
 
 
 def reshaped(g: Builder, x: Ref, shape: tuple[Size, ...]) -> Ref:
@@ -267,8 +267,9 @@ def filled(g: Builder, a: Any, value: Any) -> Ref:
     shape, dtype = shape_of(a.out), out_dtype(a)
     if isinstance(value, Ref):
         return g.emit("expand", cast(g, value, dtype), target_shape(g, a), dtype=dtype)
-    if all(isinstance(n, int) for n in shape) and math.prod(shape) <= 2**16:  # type: ignore[arg-type]
-        return replace(g.const(np.full(shape, value), dtype), fill=value)  # type: ignore[arg-type]
+    known = [n for n in shape if isinstance(n, int)]
+    if len(known) == len(shape) and math.prod(known) <= 2**16:
+        return replace(g.const(np.full(known, value), dtype), fill=value)
     return replace(g.emit("expand", g.const(value, dtype), target_shape(g, a), dtype=dtype), fill=value)
 
 

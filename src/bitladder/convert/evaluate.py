@@ -167,7 +167,9 @@ def work(graph: Graph, node: Node, weights: Mapping[str, str], sizes: Mapping[st
     outputs = float(sum(sizes.get(name, 0) for name in node.outputs))
     if node.name not in weights:
         return outputs
-    shape = graph.constants[weights[node.name]].shape
+    weight = graph.constants[weights[node.name]]
+    assert not isinstance(weight, PerWidth)
+    shape = weight.shape
     return outputs * math.prod(shape) / shape[CHANNEL_AXIS[node.op]]
 
 

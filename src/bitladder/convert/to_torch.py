@@ -67,7 +67,7 @@ def batch_statistics(
     return F.batch_norm(x, mean, var, scale, b, True, MOMENTUM, epsilon)
 
 
-class GraphModule(torch.nn.Module):
+class GraphModule(torch.nn.Module):  # type: ignore[misc]  # torch is not followed by the checker
     """A graph as a module. Weights are parameters and statistics buffers, in `state_dict` under the graph's own names."""
 
     def __init__(self, graph: Graph, *, train_norm: bool = False):

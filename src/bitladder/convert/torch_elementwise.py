@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from bitladder.ir.ops_elementwise import SMALL_INTS
-
-Tensor = torch.Tensor
 
 
 def clip(x: Tensor, min: Tensor | None = None, max: Tensor | None = None) -> Tensor:

@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from bitladder.convert.torch_elementwise import ELEMENTWISE, SMALL_INTS
+from bitladder.convert.torch_elementwise import ELEMENTWISE
 from bitladder.convert.torch_windows import resized_axis
+from bitladder.ir.ops_elementwise import SMALL_INTS
 from bitladder.ir.ops_quant import span
 from bitladder.ir.ops_recurrent import DIRECTIONS
 from bitladder.ir.ops_resize import NEAREST, output_sizes, source, taps
 
-Tensor = torch.Tensor
 State = tuple[Tensor, ...]
 Step = Callable[[Tensor, State], State]
 
@@ -284,7 +285,8 @@ def resize(
             continue
         at = source(coordinate_transformation_mode, size, scale, count, (lo, hi))
         if mode == "nearest":
-            y = y.index_select(axis, torch.from_numpy(np.clip(NEAREST[nearest_mode](at).astype(np.int64), 0, size - 1)))
+            nearest: Callable[..., Any] = NEAREST[nearest_mode]  # type: ignore[assignment]  # numpy's ufuncs are objects
+            y = y.index_select(axis, torch.from_numpy(np.clip(nearest(at).astype(np.int64), 0, size - 1)))
         else:
             y = resized_axis(y, axis, *taps(at, size, scale, mode, cubic_coeff_a, antialias, exclude_outside))
         if coordinate_transformation_mode == "tf_crop_and_resize":

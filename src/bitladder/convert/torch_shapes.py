@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-
-Tensor = torch.Tensor
+from torch import Tensor
 
 
 def ints(a: Any) -> tuple[int, ...]:
@@ -127,7 +126,7 @@ def space_to_depth(x: Tensor, *, blocksize: int, mode: str = "DCR") -> Tensor:
 
 def eye_like(x: Tensor, *, k: int = 0, dtype: str | None = None) -> Tensor:
     """Ones on the k-th diagonal of a matrix shaped like x."""
-    return torch.from_numpy(np.eye(*x.shape, k=k)).to(getattr(torch, dtype) if dtype else x.dtype)
+    return torch.from_numpy(np.eye(x.shape[0], x.shape[1], k)).to(getattr(torch, dtype) if dtype else x.dtype)
 
 
 # ------------------------------------------------------------------------------------------------------ by number
