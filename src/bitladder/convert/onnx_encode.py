@@ -1,7 +1,9 @@
 """Encodings as QuantizeLinear and DequantizeLinear, weights as integer initializers.
 
-Activations: codes live in uint8, int8, uint16 or int16, the first that holds them; where the format is narrower, the
-real value is held to the format's ends before it is rounded, which gives the same codes as holding the codes.
+Activations: codes live in uint8 up to 8 bits (signed ones with 128 added, which is then the zero point: the integers stay
+the same, and ONNX Runtime has integer kernels for one unsigned type throughout), otherwise in uint16 or int16. Where the
+format is narrower than its type, the real value is held to the format's ends before it is rounded, which gives the same
+codes as holding the codes.
 
 Weights: the integers behind the codes, in int4, int8, int16 or int32, with what one of them is worth as the scale.
 
@@ -10,8 +12,8 @@ Weights: the integers behind the codes, in int4, int8, int16 or int32, with what
     one step per kernel slice (S3)          scale 1, then a product with the steps (outputs, inputs, 1, ...): all are powers
                                             of two, so the product is exact, and runtimes fold it
     nested, mid-rise, up to 7 bits          odd numbers of half steps, which int8 holds
-    nested, mid-rise, 8 bits                odd numbers up to 255 do not fit: u = code - 128 in whole steps, plus half a step
-                                            (a second initializer, added once); runtimes fold the sum and multiply in float
+    nested, mid-rise, 8 bits                odd numbers up to 255 do not fit: u = code - 128, plus 1/2 from an initializer
+                                            of its own, times the step; runtimes fold that, and multiply in float
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ class Pair:
     zero: np.ndarray
     axis: int | None
     span: tuple[int, int]
+    shift: int = 0  # what is added to the format's codes
 
 
 def pair_of(writer: Writer, name: str, encoding: Encoding) -> Pair | None:
@@ -64,7 +67,8 @@ def pair_of(writer: Writer, name: str, encoding: Encoding) -> Pair | None:
     low, high = fmt.span()
     known = isinstance(fmt, Int | Fixed) and fmt.group is None and len(axes) <= 1
     opset = writer.options.opset
-    dtype = narrowest(low, high, ("uint8", "int8", "uint16", "int16"), opset) if known else None
+    shift = 0 if low >= 0 or high > 127 or writer.options.signed else 128
+    dtype = narrowest(low + shift, high + shift, ("uint8", "int8", "uint16", "int16"), opset) if known else None
     if dtype is None:
         if writer.options.lossless:
             later = narrowest(low, high, ("uint16", "int16"), 21) if known else None
@@ -72,8 +76,8 @@ def pair_of(writer: Writer, name: str, encoding: Encoding) -> Pair | None:
         return None
     p = encoding.params
     scale = np.asarray(fmt.step(p), np.float32)
-    zero = np.broadcast_to(np.asarray(p.get("zero_point", 0)), scale.shape).astype(dtype)
-    return Pair(dtype, scale, zero, axes[0] if axes else None, (low, high))
+    zero = np.broadcast_to(np.asarray(p.get("zero_point", 0)) + shift, scale.shape).astype(dtype)
+    return Pair(dtype, scale, zero, axes[0] if axes else None, (low + shift, high + shift), shift)
 
 
 def quantized(writer: Writer, pair: Pair, x: str, base: str, out: str) -> str:
@@ -111,6 +115,7 @@ def landed(writer: Writer, name: str, produce: Stage | None, clip: Clip = None, 
         x = out
     if pair is not None:
         writer.read[name] = name if output and produce is not None else writer.fresh(f"{name}.real")
+        writer.shifts[name] = pair.shift
         writer.codes[name] = quantized(writer, pair, x, name, writer.read[name])
 
 
@@ -135,7 +140,8 @@ def limits_in_codes(pair: Pair, encoding: Encoding, clip: Clip) -> tuple[np.ndar
     alone = Encoding(encoding.format, encoding.params, (0,) if encoding.axes else ())
     for i, limit in enumerate(clip or ()):
         if limit is not None:
-            ends[i] = (np.maximum, np.minimum)[i](ends[i], alone.encode(np.full(pair.scale.shape, limit, np.float32)))
+            code = alone.encode(np.full(pair.scale.shape, limit, np.float32)) + pair.shift
+            ends[i] = (np.maximum, np.minimum)[i](ends[i], code)
     return ends[0], ends[1]
 
 
@@ -146,21 +152,25 @@ def reals(pair: Pair, codes: Any) -> np.ndarray:
 
 def held(writer: Writer, name: str, low: Any, high: Any) -> Stage:
     """A stage that holds a value between limits: numbers, or one for every entry of axis 1, or None."""
-    dtype, rank = writer.known.get(name, ("float32", 4))
-    limits = [None if v is None else np.unique(v) for v in (low, high)]
-    if any(v is not None and v.size > 1 for v in limits):
-
-        def each(x: str, out: str) -> None:
-            for op, limit, to in (("Max", low, f"{name}.least"), ("Min", high, out)):
-                wide = np.asarray(-np.inf if limit is None and op == "Max" else np.inf if limit is None else limit, dtype)
-                column = wide.reshape(-1, *[1] * (rank - 2)) if wide.ndim else wide
-                x = writer.add(op, (x, writer.constant(column, dtype, f"{name}.limit")), out if op == "Min" else writer.fresh(to))
-
-        return each
-    numbers = ["" if v is None else writer.constant(v.reshape(()), dtype, "limit") for v in limits]
-    if limits[1] is None and limits[0] is not None and limits[0] == 0:
+    ends = [None if v is None else np.asarray(v) for v in (low, high)]
+    if any(v is not None and (v != v.flat[0]).any() for v in ends):
+        return lambda x, out: held_apart(writer, name, ends, x, out)
+    numbers = [None if v is None else float(v.flat[0]) for v in ends]
+    if numbers == [0, None]:
         return lambda x, out: writer.add("Relu", (x,), out)
-    return lambda x, out: writer.add("Clip", (x, *numbers), out)
+    dtype = writer.dtype(name)
+    return lambda x, out: writer.add(
+        "Clip", (x, *("" if v is None else writer.constant(v, dtype, "limit") for v in numbers)), out
+    )
+
+
+def held_apart(writer: Writer, name: str, ends: list[np.ndarray | None], x: str, out: str) -> None:
+    """A value held between limits that differ along axis 1."""
+    column = (-1, *[1] * (max(writer.rank(name), 2) - 2))
+    limits = [(op, v.reshape(column)) for op, v in zip(("Max", "Min"), ends, strict=True) if v is not None]
+    for op, limit in limits:
+        to = out if op == limits[-1][0] else writer.fresh(f"{name}.least")
+        x = writer.add(op, (x, writer.constant(limit, writer.dtype(name), f"{name}.limit")), to)
 
 
 # ----------------------------------------------------------------------------------------------------------- weights
@@ -229,8 +239,13 @@ def stored(writer: Writer, q: QTensor) -> tuple[np.ndarray, np.ndarray | None, s
 def dequantized(
     writer: Writer, base: str, integers: np.ndarray, scale: Any, zero: np.ndarray | None, dtype: str, **attrs: int | None
 ) -> str:
-    """An integer initializer called `base` and the DequantizeLinear that makes it real."""
+    """An integer initializer called `base` and the DequantizeLinear that makes it real.
+
+    Zeros are written out, for each weight its own: ONNX Runtime's session.x64quantprecision fails without them.
+    """
     held = {"int4": "int8", "uint4": "uint8"}.get(dtype, dtype)
+    if zero is None and dtype != "int32":
+        zero = np.zeros(np.shape(scale))
     names = [
         writer.tensor(base, integers.astype(held), dtype),
         writer.tensor(writer.fresh(f"{base}.scale"), np.asarray(scale, np.float32)),
@@ -250,16 +265,18 @@ def slices(writer: Writer, base: str, q: QTensor) -> str:
 
 
 def halves(writer: Writer, base: str, q: QTensor, transposed: bool) -> str:
-    """Mid-rise codes as whole steps plus half a step."""
-    half = np.asarray(q.format.step(q.encoding.params), np.float32)
-    whole = q.codes.astype(np.int32) - 2 ** (q.format.bits - 1)
-    axis = q.encoding.axes[0] if q.encoding.axes else None
-    ones = np.ones([n if a == axis else 1 for a, n in enumerate(q.shape)])
+    """Mid-rise codes as (u + 1/2) steps: the sum is exact, so the product rounds as the format does."""
+    fmt = q.format
+    steps = spread(2 * np.asarray(fmt.step(q.encoding.params), np.float32), q.shape, q.encoding.axes, None)
+    whole = q.codes.astype(np.int32) - 2 ** (fmt.bits - 1)
     if transposed:
-        whole, ones, axis = whole.T, ones.T, None if axis is None else 1 - axis
-    steps = dequantized(writer, base, whole, 2 * half, None, "int8" if q.format.bits == 8 else "int4", axis=axis)
-    rest = dequantized(writer, writer.fresh(f"{base}.half"), ones, half, None, "int8", axis=axis)
-    return writer.add("Add", (steps, rest), writer.fresh(f"{base}.shaped"))
+        whole, steps = whole.T, steps.T
+    parts = (
+        dequantized(writer, base, whole, 1.0, None, "int8" if fmt.bits == 8 else "int4"),
+        dequantized(writer, writer.fresh(f"{base}.half"), np.ones(()), 0.5, None, "int8"),
+    )
+    factor = writer.tensor(writer.fresh(f"{base}.steps"), steps)
+    return writer.add("Mul", (writer.add("Add", parts, writer.fresh(f"{base}.codes")), factor), writer.fresh(f"{base}.shaped"))
 
 
 def blocks(writer: Writer, base: str, q: QTensor, transposed: bool) -> str:

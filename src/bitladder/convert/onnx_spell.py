@@ -20,13 +20,14 @@ Spell = Callable[[Writer, Node, list[str]], None]  # writes a node whose outputs
 OP_OF = {
     **{word: op for op, word in RENAMED.items()},
     **{op.lower(): op for op in SAME_NAME},
-    "arg_max": "ArgMax", "arg_min": "ArgMin", "dynamic_quantize_linear": "DynamicQuantizeLinear", "matmul": "MatMul", "add": "Add",
-    "gather": "Gather", "transpose": "Transpose", "quantize_linear": "QuantizeLinear", "dequantize_linear": "DequantizeLinear",
-    "conv": "Conv", "conv_transpose": "ConvTranspose", "max_pool": "MaxPool", "max_pool_indices": "MaxPool",
-    "avg_pool": "AveragePool", "lp_pool": "LpPool", "max_unpool": "MaxUnpool", "col2im": "Col2Im", "batch_norm": "BatchNormalization",
-    "group_norm": "GroupNormalization", "reduce_sum": "ReduceSum", "reduce_mean": "ReduceMean", "reduce_prod": "ReduceProd",
+    "arg_max": "ArgMax", "arg_min": "ArgMin", "matmul": "MatMul", "add": "Add", "gather": "Gather", "embedding": "Gather",
+    "dynamic_quantize_linear": "DynamicQuantizeLinear", "transpose": "Transpose", "quantize_linear": "QuantizeLinear",
+    "dequantize_linear": "DequantizeLinear", "conv": "Conv", "conv_transpose": "ConvTranspose", "max_pool": "MaxPool", "max_pool_indices": "MaxPool",
+    "avg_pool": "AveragePool", "lp_pool": "LpPool", "max_unpool": "MaxUnpool", "col2im": "Col2Im",
+    "batch_norm": "BatchNormalization", "group_norm": "GroupNormalization", "reduce_sum": "ReduceSum",
+    "reduce_mean": "ReduceMean", "reduce_prod": "ReduceProd",
     "reduce_max": "ReduceMax", "reduce_min": "ReduceMin", "reduce_l2": "ReduceL2", "reduce_log_sum_exp": "ReduceLogSumExp",
-    "identity": "Identity", "split": "Split", "embedding": "Gather",
+    "identity": "Identity", "split": "Split",
 }  # fmt: skip
 
 
@@ -130,7 +131,7 @@ def linear(writer: Writer, node: Node, outs: list[str]) -> None:
     """Gemm with the weight as it is for a matrix; a product with its transpose, and an addition, for any other rank."""
     x, w = node.inputs[:2]
     source, b = operand(writer, x), bias(writer, node)
-    if writer.known.get(x, ("", 0))[1] == 2:
+    if writer.rank(x) == 2:
         writer.add("Gemm", (source, operand(writer, w), b), outs, transB=1)
         return
     product = writer.fresh(f"{outs[0]}.product") if b else outs[0]
@@ -157,9 +158,9 @@ def turned(writer: Writer, name: str) -> str:
 def recurrent(writer: Writer, node: Node, outs: list[str]) -> None:
     """LSTM, GRU and RNN, the hidden size always said."""
     inputs = [operand(writer, name) for name in node.inputs]
-    size = node.attrs.get("hidden_size")
-    r = writer.graph.constants.get(node.inputs[2])
-    attrs = dict(node.attrs) | ({"hidden_size": int(r.shape[-1])} if size is None and isinstance(r, np.ndarray | QTensor) else {})
+    attrs, r = dict(node.attrs), writer.graph.constants.get(node.inputs[2])
+    if attrs.get("hidden_size") is None and isinstance(r, np.ndarray | QTensor):
+        attrs["hidden_size"] = r.shape[-1]
     writer.add(OP_OF[node.op], inputs, outs, **attrs)
 
 
@@ -175,10 +176,22 @@ def quantize_linear(writer: Writer, node: Node, outs: list[str]) -> None:
     writer.add("QuantizeLinear", [operand(writer, name) for name in node.inputs], outs, **attrs)
 
 
+def global_avg_pool(writer: Writer, node: Node, outs: list[str]) -> None:
+    """GlobalAveragePool; a ReduceMean where codes have a scale per channel, which ONNX Runtime would take for one."""
+    names = (node.inputs[0], node.outputs[0])
+    x, rank = operand(writer, names[0]), writer.rank(names[0])
+    if rank > 2 and any(name in writer.graph.encodings and writer.graph.encodings[name].axes for name in names):
+        axes = list(range(2, rank))
+        inputs = (x, writer.ints(axes)) if writer.options.opset >= 18 else (x,)
+        writer.add("ReduceMean", inputs, outs, axes=axes if len(inputs) == 1 else None)
+    else:
+        writer.add("GlobalAveragePool", (x,), outs)
+
+
 def reduction(writer: Writer, node: Node, outs: list[str]) -> None:
     """A reduction; its axes are an attribute where the opset has them there."""
-    if node.op == "reduce_mean" and (axes := spatial(writer, node)) is not None:
-        global_mean(writer, node, outs, axes)
+    if node.op == "reduce_mean" and (space := spatial(writer, node)) is not None:
+        global_mean(writer, node, outs, space)
         return
     inputs, attrs, op = [operand(writer, node.inputs[0])], attributes(node), OP_OF[node.op]
     axes = writer.graph.constants.get(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1] else None
@@ -192,7 +205,7 @@ def reduction(writer: Writer, node: Node, outs: list[str]) -> None:
 def spatial(writer: Writer, node: Node) -> tuple[int, ...] | None:
     """The axes of a mean over all spatial axes between integers, else None: runtimes know it as a global pool only."""
     axes = writer.graph.constants.get(node.inputs[1]) if len(node.inputs) > 1 else None
-    rank = writer.known.get(node.inputs[0], ("", 0))[1]
+    rank = writer.rank(node.inputs[0])
     if not (isinstance(axes, np.ndarray) and rank > 2 and {node.inputs[0], node.outputs[0]} <= set(writer.graph.encodings)):
         return None
     over = tuple(sorted(int(a) % rank for a in axes.reshape(-1)))
@@ -219,7 +232,7 @@ def global_mean(writer: Writer, node: Node, outs: list[str], axes: Sequence[int]
 
 def scalar(writer: Writer, node: Node, value: float) -> str:
     """A number of the type that a node computes in."""
-    return writer.constant(value, writer.known.get(node.inputs[0], ("float32", 0))[0])
+    return writer.constant(value, writer.dtype(node.inputs[0]))
 
 
 def swish(writer: Writer, node: Node, inputs: list[str], out: str) -> None:
@@ -252,7 +265,7 @@ def gelu(writer: Writer, node: Node, inputs: list[str], out: str) -> None:
 def rms_norm(writer: Writer, node: Node, inputs: list[str], out: str) -> None:
     """x / sqrt(mean(x x) + epsilon) times the scale."""
     x, scale = inputs
-    rank = writer.known.get(node.inputs[0], ("", 0))[1]
+    rank = writer.rank(node.inputs[0])
     first = int(node.attrs.get("axis", -1))
     axes = list(range(first, 0)) if first < 0 else list(range(first, rank))
     square = writer.add("Mul", (x, x), writer.fresh(f"{out}.square"))
@@ -272,5 +285,6 @@ SPELL: dict[str, Spell] = {
     **dict.fromkeys(("lstm", "gru", "rnn"), recurrent),
     **{word: reduction for word in OP_OF if word.startswith("reduce_")},
     "constant_of_shape": constant_of_shape,
+    "global_avg_pool": global_avg_pool,
     "quantize_linear": quantize_linear,
 }

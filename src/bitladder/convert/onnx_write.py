@@ -15,16 +15,18 @@ if TYPE_CHECKING:
     import onnx
 
 TYPE_ATTRS = frozenset({"to", "dtype", "output_dtype", "softmax_precision"})  # attributes that name a type
+Known = tuple[str, tuple[int | str | None, ...]]  # dtype and shape of a value
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asked for: the opset, whether narrow codes go to int4, and whether everything must be exact."""
+    """What the user asked for: the opset, how codes are kept, and whether everything must be exact."""
 
     opset: int = 21
     int4: bool = True
     compact: bool = False
     lossless: bool = True
+    signed: bool = False
 
 
 @dataclass
@@ -33,11 +35,12 @@ class Writer:
 
     graph: Graph
     options: Options
-    known: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # dtype and rank of values, where found out
+    known: Mapping[str, Known] = field(default_factory=dict)  # what has been found out about values
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: dict[str, onnx.TensorProto] = field(default_factory=dict)
     read: dict[str, str] = field(default_factory=dict)  # what those who use a value read
     codes: dict[str, str] = field(default_factory=dict)  # where the codes of an encoded value are
+    shifts: dict[str, int] = field(default_factory=dict)  # what has been added to them
     memo: dict[Any, str] = field(default_factory=dict)  # what has been written for constants
     problems: list[tuple[str, str, int | None]] = field(default_factory=list)  # (what, node, opset that has it)
     node: str = ""  # the node of ours that is being written
@@ -46,6 +49,14 @@ class Writer:
     def __post_init__(self) -> None:
         graph = self.graph
         self.taken |= {v.name for v in graph.inputs} | set(graph.constants) | {o for n in graph.nodes for o in n.outputs}
+
+    def rank(self, name: str) -> int:
+        """The number of axes of a value; 0 if unknown."""
+        return len(self.known.get(name, ("", ()))[1])
+
+    def dtype(self, name: str) -> str:
+        """The dtype of a value; float32 if unknown."""
+        return self.known.get(name, ("float32", ()))[0]
 
     def fresh(self, name: str) -> str:
         """`name`, or the first of name_1, name_2 ... that nothing has yet."""

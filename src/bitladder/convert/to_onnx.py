@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from bitladder.convert.onnx_encode import landed
 from bitladder.convert.onnx_spell import spelled
-from bitladder.convert.onnx_write import Options, Writer, type_number
+from bitladder.convert.onnx_write import Known, Options, Writer, type_number
 from bitladder.errors import Unsupported, require
-from bitladder.ir.graph import Graph, QTensor
+from bitladder.formats import QTensor
+from bitladder.ir.graph import Graph
 
 if TYPE_CHECKING:
     import onnx
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 OLDEST = 13  # the opset in which scales first came per channel
 IR_VERSION = 10  # of opset 21; newer opsets ask for newer ones
 BIG = 1024  # elements; shape inference needs no constant beyond these
+UNTOLD = ("GroupNormalization",)  # operators whose shape ONNX does not infer: that of their first input
 LIMIT = 2**31 - 2**20  # bytes that one file of protocol buffers may have
 
 
@@ -37,6 +39,7 @@ def to_onnx(
     int4: bool = True,
     compact: bool = False,
     lossless: bool = True,
+    signed: bool = False,
 ) -> onnx.ModelProto:
     """The graph as an ONNX model, also written to `path` (whole or not at all).
 
@@ -44,8 +47,11 @@ def to_onnx(
     size, but ONNX Runtime multiplies them in float; int4=False keeps its integer kernels.
     compact: the same for nested weights of 4 bits or fewer, which otherwise take int8 and run as integers.
     lossless: refuse what cannot be said exactly; otherwise such activations stay real and such weights become reals.
+    signed: keep signed activations in int8 with zero point 0, as some accelerators want it; ONNX Runtime then multiplies in
+    float unless told session.qdqisint8allowed=1, and where signed and unsigned activations meet. By default they are uint8
+    with zero point 128, and the same integers.
     """
-    writer = written(graph, Options(opset, int4, compact, lossless))
+    writer = written(graph, Options(opset, int4, compact, lossless, signed))
     model = assembled(writer)
     if path is not None:
         save(model, path)
@@ -93,16 +99,21 @@ def explained(writer: Writer) -> str:
 # ------------------------------------------------------------------------------------------------------------ the model
 
 
-def inferred(writer: Writer) -> dict[str, tuple[str, int]]:
-    """Dtype and rank of every value that ONNX can find out; constants count by their shape only."""
+def inferred(writer: Writer) -> dict[str, Known]:
+    """Dtype and shape of every value that ONNX can find out; constants count by their shape only."""
     onnx = require("onnx", "onnx", "to_onnx")
     model = assembled(writer, skeleton=True)
+    for node in model.graph.node:
+        if node.op_type in UNTOLD:
+            node.op_type = "Identity"
+            del node.attribute[:], node.input[1:]
     model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     known = {}
     for value in (*model.graph.input, *model.graph.value_info, *model.graph.output):
         kind = value.type.tensor_type
         if kind.elem_type and kind.HasField("shape"):
-            known[value.name] = (str(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)), len(kind.shape.dim))
+            shape = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in kind.shape.dim)
+            known[value.name] = (str(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)), shape)
     return known
 
 
@@ -123,7 +134,7 @@ def assembled(writer: Writer, skeleton: bool = False) -> onnx.ModelProto:
     model.producer_name = "bitladder"
     model.doc_string = description(graph)
     helper.set_model_props(model, properties(graph))
-    return shaped(model) if not skeleton else model
+    return model
 
 
 def size(dims: Iterable[int]) -> int:
@@ -137,21 +148,10 @@ def size(dims: Iterable[int]) -> int:
 def output(writer: Writer, name: str) -> Any:
     """An output of the model, its type as far as it is known."""
     onnx = require("onnx", "onnx", "to_onnx")
-    dtype, _ = writer.known.get(name, ("", 0))
-    if not dtype:
+    if name not in writer.known:
         return onnx.helper.make_empty_tensor_value_info(name)
-    return onnx.helper.make_tensor_value_info(name, type_number(dtype), None)
-
-
-def shaped(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with the shapes of its outputs filled in, as far as ONNX can tell."""
-    onnx = require("onnx", "onnx", "to_onnx")
-    if model.ByteSize() > LIMIT:
-        return model
-    told = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    for mine, theirs in zip(model.graph.output, told.graph.output, strict=True):
-        mine.CopyFrom(theirs)
-    return model
+    dtype, shape = writer.known[name]
+    return onnx.helper.make_tensor_value_info(name, type_number(dtype), shape)
 
 
 def description(graph: Graph) -> str:
@@ -165,7 +165,8 @@ def properties(graph: Graph) -> dict[str, str]:
     """What the model says about itself: the properties it came with, labels, normalisation, layout, formats by name."""
     meta = graph.meta
     out = {str(k): str(v) for k, v in meta.get("onnx", {}).items()}
-    out |= {k: json.dumps(v) for k, v in {"labels": meta.get("labels"), **meta.get("normalisation", {})}.items() if v is not None}
+    told = {"labels": meta.get("labels"), **meta.get("normalisation", {})}
+    out |= {k: json.dumps(v) for k, v in told.items() if v is not None}
     if meta.get("layout"):
         out["layout"] = str(meta["layout"])
     out["bitladder.weights"] = json.dumps({k: str(c.format) for k, c in graph.constants.items() if isinstance(c, QTensor)})
@@ -176,8 +177,8 @@ def properties(graph: Graph) -> dict[str, str]:
 def save(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
     """Writes a model beside `path` and then gives it that name, so that no half of it is ever seen there."""
     target = Path(path)
-    if model.ByteSize() > LIMIT:
-        raise ValueError(f"to_onnx: {target} must be smaller than 2 GiB, got {model.ByteSize()} bytes; quantize more of the weights")
+    if (count := model.ByteSize()) > LIMIT:
+        raise ValueError(f"to_onnx: {target} must be smaller than 2 GiB, got {count} bytes; quantize more of the weights")
     try:
         handle, beside = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     except OSError as error:
