@@ -372,3 +372,27 @@ def test_two_processes_learn_the_same(tmp_path):
     for name, moved in alone.differences.items():
         np.testing.assert_allclose(ranks[0][name], moved.mean, rtol=1e-5, atol=1e-5 * abs(moved.mean).max())
     assert ranks[0]["own"] == pytest.approx([d.value() for d in unlabelled.differences.values()], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mobilenet", "mlp", "vit", "bert", "recurrent", "decoder"])
+def test_graphs_of_every_family_learn(name):
+    """A module made from a graph learns by the graph's names, as floats and in 8 bits; every weight moves."""
+    to_torch = pytest.importorskip("bitladder.convert.to_torch").to_torch
+    from nets import FAMILIES, family
+
+    from bitladder.assign.criteria import weights_of
+    from bitladder.convert.from_torch import from_torch
+    from bitladder.ir.rewrite import simplify
+
+    torch.manual_seed(0)
+    inputs = FAMILIES[name][1]
+    graph = simplify(from_torch(family(name), inputs(6)))
+    module, data = to_torch(graph), tuple(x.numpy() for x in inputs(16))
+    watched = weights_of(graph)
+    weights = {n: w for n, w in module.weights().items() if n in watched}
+    assert set(weights) == set(watched)
+    learned = learn(module, data, weights=weights, cycles=2, batch=8)
+    assert all(value > 0 for value in weight_difference(learned).values())
+    encodings = {n: fit(parse("fixed8"), w, axis=axis) for n, (w, axis) in watched.items()}
+    coded = learn(module, data, weights=weights, cycles=2, batch=8, start="fixed8", encodings=encodings)
+    assert all(value > 0 for value in weight_difference(coded).values())
