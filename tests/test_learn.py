@@ -68,7 +68,7 @@ def test_differences_are_those_of_plain_training():
     """The same numbers as keeping every cycle's weights of torch's SGD; the module given does not change."""
     module = net()
     before = {n: v.clone() for n, v in module.state_dict().items()}
-    learned = learn(module, X, Y, cycles=12, batch=32)
+    learned = learn(module, X, Y, cycles=12, batch=32, rate=0.01)
     assert module.training
     assert all(torch.equal(v, before[n]) for n, v in module.state_dict().items())
     lesson = Lesson.of(net(), X, Y, None, 32, 0)
@@ -271,6 +271,20 @@ def test_own_loss_and_labels_per_position():
     assert len(learn(Words(), (ids,), ids % 4, cycles=2).losses) == 2
 
 
+def test_the_rate_suits_the_network():
+    """The same function with weights of another scale learns at a lower rate instead of diverging, and says which."""
+    easy, hard = net(), net()
+    with torch.no_grad():
+        for w, factor in ((hard[0].weight, 1e-2), (hard[0].bias, 1e-2), (hard[1].running_mean, 1e-2), (hard[7].weight, 50.0)):
+            w.mul_(factor)
+        hard[1].running_var.mul_(1e-4).sub_(1e-5 * (1 - 1e-4))
+    rates = [set(learn(module, X, Y, cycles=20).rates.values()) for module in (easy, hard)]
+    assert rates[0] == {0.01}
+    assert max(rates[1]) < 0.01
+    learned = learn(hard, X, Y, cycles=20)
+    assert max(learned.losses[10:]) < 2 * learned.losses[0]
+
+
 @pytest.mark.parametrize(("change", "text"), [
     ({"inputs": X[:0]}, "must have at least one sample"),
     ({"inputs": np.where(X > 2, np.nan, X)}, "input '0' must be finite"),
@@ -283,6 +297,7 @@ def test_own_loss_and_labels_per_position():
     ({"labels": np.stack([Y, Y], 1)}, "one class number per output position"),
     ({"cycles": 0}, "cycles must be at least 1"),
     ({"batch": 0}, "batch must be at least 1"),
+    ({"momentum": 1.0}, "momentum must be below 1"),
     ({"rate": 0.0}, "rate of '0.weight' must be above 0"),
     ({"rate": {"nothing*": 1.0}}, "rate 'nothing\\*' must match a weight"),
     ({"frozen": ["conv9"]}, "frozen 'conv9' must match a weight"),
@@ -321,7 +336,8 @@ SCRIPT = """
     from test_learn import X, Y, net
     from bitladder.train.learn import learn
     rank = int(os.environ["RANK"])
-    learned = learn(net(rank), X, Y, cycles={cycles}, batch=33, work={work!r})
+    learn(net(rank), X, Y, cycles=2, batch=33, work={work!r})
+    learned = learn(net(rank), X, Y, cycles=6, batch=33, work={work!r})  # goes on from the first process's state
     unlabelled = learn(net(), X, cycles=3, batch=32)
     own = [d.value() for d in unlabelled.differences.values()]
     means = {{n: d.mean for n, d in learned.differences.items()}}
@@ -330,16 +346,10 @@ SCRIPT = """
 """
 
 
-def launch(tmp_path, **options):
+def launch(tmp_path):
     """Two processes with the environment that torchrun gives them."""
     script = tmp_path / "user.py"
-    options = {
-        "tests": str(Path(__file__).parent),
-        "work": str(tmp_path / "work"),
-        "out": str(tmp_path),
-        "cycles": 6,
-        **options,
-    }
+    options = {"tests": str(Path(__file__).parent), "work": str(tmp_path / "work"), "out": str(tmp_path)}
     script.write_text(textwrap.dedent(SCRIPT).format(**options))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -353,8 +363,7 @@ def launch(tmp_path, **options):
 
 def test_two_processes_learn_the_same(tmp_path):
     """All processes end with identical differences, which agree with one process to 1e-5, the first one's weights counting."""
-    assert launch(tmp_path, cycles=2) == [0, 0]
-    assert launch(tmp_path) == [0, 0]  # goes on from the first process's state
+    assert launch(tmp_path) == [0, 0]
     ranks = [dict(np.load(tmp_path / f"rank{r}.npz")) for r in (0, 1)]
     for name, held in ranks[0].items():
         np.testing.assert_array_equal(held, ranks[1][name])
@@ -363,3 +372,27 @@ def test_two_processes_learn_the_same(tmp_path):
     for name, moved in alone.differences.items():
         np.testing.assert_allclose(ranks[0][name], moved.mean, rtol=1e-5, atol=1e-5 * abs(moved.mean).max())
     assert ranks[0]["own"] == pytest.approx([d.value() for d in unlabelled.differences.values()], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mobilenet", "mlp", "vit", "bert", "recurrent", "decoder"])
+def test_graphs_of_every_family_learn(name):
+    """A module made from a graph learns by the graph's names, as floats and in 8 bits; every weight moves."""
+    to_torch = pytest.importorskip("bitladder.convert.to_torch").to_torch
+    from nets import FAMILIES, family
+
+    from bitladder.assign.criteria import weights_of
+    from bitladder.convert.from_torch import from_torch
+    from bitladder.ir.rewrite import simplify
+
+    torch.manual_seed(0)
+    inputs = FAMILIES[name][1]
+    graph = simplify(from_torch(family(name), inputs(6)))
+    module, data = to_torch(graph), tuple(x.numpy() for x in inputs(16))
+    watched = weights_of(graph)
+    weights = {n: w for n, w in module.weights().items() if n in watched}
+    assert set(weights) == set(watched)
+    learned = learn(module, data, weights=weights, cycles=2, batch=8)
+    assert all(value > 0 for value in weight_difference(learned).values())
+    encodings = {n: fit(parse("fixed8"), w, axis=axis) for n, (w, axis) in watched.items()}
+    coded = learn(module, data, weights=weights, cycles=2, batch=8, start="fixed8", encodings=encodings)
+    assert all(value > 0 for value in weight_difference(coded).values())

@@ -10,7 +10,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from bitladder.train.state import Checkpoint, State, fingerprint
 Progress = Callable[[int, int, str], None]  # cycles done, of how many, a word on how it goes
 Tensor = Any
 
+RATES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6)
+
 
 def learn(
     module: Any,
@@ -37,7 +39,7 @@ def learn(
     weights: Mapping[str, Any] | None = None,
     cycles: int = 100,
     batch: int = 128,
-    rate: float | Mapping[str, float] = 0.01,
+    rate: float | Mapping[str, float] | None = None,
     momentum: float = 0.9,
     seed: int = 0,
     start: str = "float",
@@ -54,9 +56,11 @@ def learn(
     labels: class numbers, one per output position. Without labels the network learns what it already says: its own
     classes where the output is one score per class, else its own outputs, asked for at slightly disturbed inputs (noise of
     a tenth of the batch's deviation; a tenth of integers taken from another sample), so that there is a gradient.
-    weights: the parameters to watch, by the names the answer uses; else `module.weights()`, else those of two axes or
-    more. A parameter under two names counts once, under the first. All other parameters learn too.
+    weights: the parameters to watch, by the names the answer uses; else those of `module.weights()`, or of the module, that
+    have two axes or more. A parameter under two names counts once, under the first. All other parameters learn too.
     rate: one learning rate, or rates by shell pattern over the watched names, the last match winning; "*" is for the rest.
+    Without one it is the highest of `RATES` at which the first batch's loss does not rise (`steady_rate`): what suits a
+    network with batch norm makes the same network with batch norm folded into its weights diverge.
     start: "float" learns the network as it is (FIG 13). A format such as "fixed8" learns it with its watched weights in
     that format (FIG 14), fitted along axis 0 where `encodings` has no entry; gradients pass straight through to float
     weights behind the codes, and those are what is watched, since codes may not move at all; `on_codes` watches what the
@@ -73,9 +77,13 @@ def learn(
     for name, (got, least) in limits.items():
         if not got >= least:
             raise ValueError(f"learn: {name} must be at least {least}, got {got}")
+    if momentum >= 1:
+        raise ValueError(f"learn: momentum must be below 1, got {momentum}")
     with joined() as group:
-        pupil = Pupil.of(module, weights, rate, frozen, start, encodings, on_codes, group)
+        pupil = Pupil.of(module, weights, RATES[0] if rate is None else rate, frozen, start, encodings, on_codes, group)
         lesson = Lesson.of(copy.deepcopy(pupil.module), inputs, labels, loss, batch, seed)
+        if rate is None:
+            pupil = replace(pupil, rates=dict.fromkeys(pupil.rates, steady_rate(pupil, lesson, group, momentum)))
         state = State.of(pupil.trained, pupil.watched)
         about: dict[str, Any] = {
             "batch": lesson.batch,
@@ -127,6 +135,23 @@ def run_cycle(pupil: Pupil, lesson: Lesson, state: State, group: Group, momentum
     state.losses.append(float(loss))
     state.seconds += time.monotonic() - began
     state.whole = True
+
+
+def steady_rate(pupil: Pupil, lesson: Lesson, group: Group, momentum: float) -> float:
+    """The highest of `RATES` at which the step that momentum makes of the first gradient does not raise the first loss."""
+    learning = list(pupil.trained.values())
+    first = [w.detach().clone() for w in learning]
+    *gradients, loss = pupil.gradients(lesson, 0, group)
+    with torch.no_grad():
+        for rate in RATES:
+            for w, w0, gradient in zip(learning, first, gradients, strict=True):
+                w.copy_(w0 - rate / (1 - momentum) * gradient)
+            after = group.add(pupil.loss(lesson, 0, group))
+            for w, w0 in zip(learning, first, strict=True):
+                w.copy_(w0)
+            if float(after) <= float(loss):
+                return rate
+    return RATES[-1]
 
 
 def check_finite(cycle: int, loss: float, gradients: Iterable[Tensor], rate: float) -> None:
@@ -184,7 +209,7 @@ class Pupil:
         coded = fitted(watched, start, encodings or {})
         rates = rates_of({n: name_of.get(id(w), n) for n, w in trained.items()}, rate)
         bare = cls(pupil, trained, rates, watched, {}, coded, tuple(n for n in watched if n in still), start, on_codes)
-        return cls(**{**bare.__dict__, "initial": {name: bare.now(name).clone() for name in watched}})
+        return replace(bare, initial={name: bare.now(name).clone() for name in watched})
 
     def now(self, name: str) -> Tensor:
         """What is watched of a weight: the weight, or what its code decodes to."""
@@ -202,19 +227,27 @@ class Pupil:
             through[qualified[id(w)]] = w + (quantized(w.detach(), encoding) - w.detach())
         return functional_call(self.module, through, arguments)
 
-    def gradients(self, lesson: Lesson, cycle: int, group: Group) -> list[Tensor]:
-        """The gradients of a whole batch in the order of `trained`, and then its loss, the same in every process."""
+    def loss(self, lesson: Lesson, cycle: int, group: Group) -> Tensor:
+        """This process's part of the loss of a cycle's batch; the parts of all processes add up to its mean."""
         rows = lesson.rows(cycle)
         share = group.share(len(rows))
+        if not len(share):
+            return next(iter(self.trained.values())).new_zeros(())
+        arguments, labels = lesson.question(cycle, rows, share)
+        loss = lesson.loss(self.answer(arguments), labels) * (len(share) / len(rows))
+        if loss.ndim or (torch.is_grad_enabled() and not loss.requires_grad):
+            raise ValueError("learn: the loss must be one number that depends on the weights; give a mean over the batch")
+        return loss
+
+    def gradients(self, lesson: Lesson, cycle: int, group: Group) -> list[Tensor]:
+        """The gradients of a whole batch in the order of `trained`, and then its loss, the same in every process."""
         learning = list(self.trained.values())
-        parts: list[Tensor] = [torch.zeros_like(w) for w in learning] + [learning[0].new_zeros(())]
-        if len(share):
-            arguments, labels = lesson.question(cycle, rows, share)
-            loss = lesson.loss(self.answer(arguments), labels) * (len(share) / len(rows))
-            if not loss.requires_grad or loss.ndim:
-                raise ValueError("learn: the loss must be one number that depends on the weights; give a mean over the batch")
+        parts: list[Tensor] = [torch.zeros_like(w) for w in learning]
+        loss = self.loss(lesson, cycle, group)
+        if loss.requires_grad:
             found = torch.autograd.grad(loss, learning, allow_unused=True)
-            parts = [zero if g is None else g for g, zero in zip(found, parts, strict=False)] + [loss.detach()]
+            parts = [zero if g is None else g for g, zero in zip(found, parts, strict=True)]
+        parts.append(loss.detach())
         if group.size == 1:
             return parts
         sums = group.add(torch.cat([p.reshape(-1) for p in parts]))
@@ -244,9 +277,8 @@ class Pupil:
 
 def own_weights(module: Any) -> Mapping[str, Any]:
     """The parameters worth watching, if nobody says which."""
-    if callable(getattr(module, "weights", None)):
-        return module.weights()
-    return {name: w for name, w in module.named_parameters() if w.ndim >= 2}
+    named = module.weights() if callable(getattr(module, "weights", None)) else dict(module.named_parameters())
+    return {name: w for name, w in named.items() if w.ndim >= 2}
 
 
 def belongs(name: str, w: Any) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -45,21 +45,17 @@ class Lesson:
             if labels.shape[:1] != (samples,):
                 raise ValueError(f"learn: labels must have one entry for each of {samples} samples, got shape {labels.shape}")
         if loss is not None:
-            return plain.with_(labels=labels)
+            return replace(plain, labels=labels)
         with torch.no_grad():
             said = module(*plain.tensors(arrays, np.arange(batch)))
         if labels is not None:
             axis = class_axis(first(said), labels)
             check_labels(labels, first(said).shape[axis])
-            return plain.with_(labels=labels, loss=cross_entropy(axis, probable(first(said), axis)))
+            return replace(plain, labels=labels, loss=cross_entropy(axis, probable(first(said), axis)))
         if scores_classes(said):
-            return plain.with_(loss=cross_entropy(1, probable(first(said), 1)), teacher=module)
+            return replace(plain, loss=cross_entropy(1, probable(first(said), 1)), teacher=module)
         sizes = tuple(float((y.double() ** 2).mean()) for y in flat(said))
-        return plain.with_(loss=agreement(sizes), teacher=module, disturbed=True)
-
-    def with_(self, **changes: Any) -> Lesson:
-        """A copy with some fields replaced."""
-        return Lesson(**{**self.__dict__, **changes})
+        return replace(plain, loss=agreement(sizes), teacher=module, disturbed=True)
 
     def rows(self, cycle: int) -> np.ndarray:
         """The samples of a cycle: the next `batch` of an endless run of shuffles, one per epoch."""
