@@ -91,8 +91,8 @@ def test_arrays_that_do_not_fit(arrays, says, place, here, capsys):
 def test_labels_that_name_no_class(here, capsys):
     """Five outputs have classes 0 to 4; found before anything long begins."""
     np.savez("bad.npz", image=X, y=Y + 3)
-    line = refused(capsys, *quantize("--eval", "bad.npz"))
-    assert "data bad.npz: labels 'y' must be 0..4, got 3..7" in line
+    for words in (quantize("--eval", "bad.npz"), quantize(data="bad.npz")):
+        assert "data bad.npz: labels 'y' must be 0..4, got 3..7" in refused(capsys, *words)
 
 
 @pytest.mark.parametrize("content", [b"", b"not an archive", b"PK\x03\x04 cut short"])

@@ -357,6 +357,15 @@ def test_scores_by_hand():
     assert agreement(lambda x: {"y": torch.from_numpy(x)}) == 1.0
 
 
+def test_a_graph_runs_on_whatever_is_there(monkeypatch):
+    """The same classes with torch and without."""
+    graph, x = convnet(), images()[0]
+    fast = score.runner(graph)(x)
+    monkeypatch.setitem(sys.modules, "bitladder.convert.evaluate", None)
+    assert isinstance(score.runner(graph), bl.Model)
+    assert np.allclose(fast, score.runner(graph)(x), atol=1e-5)
+
+
 def test_arrays_are_batched_by_sample():
     """All inputs together."""
     s = arrays.Samples({"a": np.zeros((5, 2)), "b": np.zeros(5)}, None, 2)

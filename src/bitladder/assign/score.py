@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from bitladder.ir.graph import Graph
+from bitladder.model import Model
+
 Net = Callable[..., Any]
 BATCH = 256
 
@@ -28,6 +31,15 @@ class Score:
 
     def __call__(self, net: Net) -> float:
         return self.of(net)
+
+
+def runner(graph: Graph) -> Net:
+    """A graph as a function of arrays: on torch where that is installed, which gives the same integers sooner."""
+    try:
+        from bitladder.convert.evaluate import Evaluator
+    except ImportError:
+        return Model(graph)
+    return Evaluator(graph)
 
 
 def batches(feeds: Mapping[str, np.ndarray], size: int = BATCH) -> Iterator[tuple[np.ndarray, ...]]:

@@ -25,6 +25,7 @@ class Samples:
     feeds: dict[str, np.ndarray]
     labels: np.ndarray | None
     batch: int
+    fixed: bool = False  # whether the network takes no other number
 
     def batches(self) -> list[dict[str, np.ndarray]]:
         """The arrays, as many samples at a time as the network takes."""
@@ -74,7 +75,7 @@ def samples(path: str, inputs: Sequence[Value], classes: int | None = None) -> S
         labels = None if labels is None else data.checked_labels(labels, count, classes)
     except ValueError as error:
         raise ValueError(str(error).replace("data:", f"data {path}:", 1)) from None
-    return Samples(feeds, labels, step or BATCH)
+    return Samples(feeds, labels, step or BATCH, step is not None)
 
 
 def batch_size(inputs: Sequence[Value]) -> int | None:

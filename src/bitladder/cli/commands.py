@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bitladder import disk, file
-from bitladder.assign.score import Score, accuracy, check_classes, class_like, first_output, likeness
+from bitladder.assign.score import Score, accuracy, check_classes, class_like, first_output, likeness, runner
 from bitladder.cli import arrays
 from bitladder.cli.network import network
 from bitladder.cli.terminal import Outcome, Terminal
@@ -53,6 +53,7 @@ def quantize_command(args: Namespace, terminal: Terminal) -> Outcome:
     terminal.progress("read", 0, 0)
     graph = network(args.net, args.weights, arrays.read(args.data))
     calib = arrays.samples(args.data, graph.inputs)
+    check_labels(graph, calib, args.data)
     score = None if args.eval is None else measure(graph, args.eval)
     goal = words["plan"] is not None or words["budget"] is not None or words["count"] is not None
     if score is not None and not goal and words["max_drop"] is None:
@@ -106,15 +107,22 @@ def recipe(path: str) -> dict[str, Any]:
 
 def measure(graph: Graph, path: str) -> Score:
     """The score on an evaluation file: accuracy with labels, else likeness to the float network."""
-    data, model = arrays.samples(path, graph.inputs), Model(graph)
+    data, plain = arrays.samples(path, graph.inputs), runner(graph)
     if data.labels is None:
-        return likeness(data.feeds, model, data.batch)
-    one = first_output(model, tuple(next(iter(data.batches())).values()))
+        return likeness(data.feeds, plain, data.batch)
+    check_labels(graph, data, path)
+    return accuracy(data.feeds, data.labels, data.batch)
+
+
+def check_labels(graph: Graph, data: arrays.Samples, path: str) -> None:
+    """Return if the labels of a file, should it have any, are classes of the network's output; one sample is run to see."""
+    if data.labels is None:
+        return
+    one = tuple(a if data.fixed else a[:1] for a in data.batches()[0].values())
     try:
-        check_classes(one, data.labels)
+        check_classes(first_output(Model(graph), one), data.labels)
     except ValueError as error:
         raise ValueError(str(error).replace("score:", f"data {path}:", 1)) from None
-    return accuracy(data.feeds, data.labels, data.batch)
 
 
 def annotated(model: Model, score: Score | None, notes: list[str]) -> Model:
