@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -170,6 +171,20 @@ def test_report_writes_one_page(here, capsys):
     assert main(["report", "net.ladder", "-o", "page.html"]) == 0
     assert said(capsys)[0][-1].startswith("wrote page.html (")
     assert "<html" in (here / "page.html").read_text()
+
+
+def test_demo_prints_what_it_found(here, capsys, monkeypatch):
+    """Table, lines, path and facts come from `bitladder.demo.run`."""
+
+    def run(folder, progress):
+        progress("train", 1, 2)
+        return {"table": "bits  accuracy", "lines": ["trained"], "wrote": f"{folder}/report.html", "accuracy": {8: 0.97}}
+
+    monkeypatch.setitem(sys.modules, "bitladder.demo", SimpleNamespace(run=run))
+    assert main(["demo", "-o", "there", "--json"]) == 0
+    out, _ = said(capsys)
+    assert out[:-1] == ["trained", "bits  accuracy", "wrote there/report.html"]
+    assert json.loads(out[-1])["accuracy"] == {"8": 0.97}
 
 
 def test_showing_and_running_need_numpy_only(here):

@@ -7,7 +7,7 @@ import shutil
 import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -265,17 +265,12 @@ def report(args: Namespace, terminal: Terminal) -> Outcome:
 
 
 def demo(args: Namespace, terminal: Terminal) -> Outcome:
-    """The whole path on a small data set."""
+    """The whole path on a small data set; `bitladder.demo.run` gives table, lines, the path written, and facts."""
     from bitladder.demo import run as run_demo
 
-    found = run_demo(args.output, terminal.progress)
-    return replace(found, wrote=found.wrote or args.output) if isinstance(found, Outcome) else told(found, args.output)
-
-
-def told(found: Any, folder: str) -> Outcome:
-    """What the demo found, as an outcome."""
-    facts = dict(found) if isinstance(found, Mapping) else {}
-    return Outcome(str(facts.pop("table", found or "")), str(facts.pop("wrote", folder)), facts.pop("lines", ()), facts)
+    facts = dict(run_demo(args.output, terminal.progress))
+    text, lines, wrote = (facts.pop(key, usual) for key, usual in (("table", ""), ("lines", ()), ("wrote", args.output)))
+    return Outcome(str(text), str(wrote), lines, facts)
 
 
 RUN: dict[str, Callable[[Namespace, Terminal], Outcome]] = {

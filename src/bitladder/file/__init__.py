@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import IO
 
 from bitladder.file.container import Reader, write
-from bitladder.file.header import Bits, from_header, layout, parameters, planes_wanted, to_header
+from bitladder.file.header import Bits, planes_wanted, to_header
+from bitladder.file.reading import from_header, layout, parameters
 from bitladder.ir.graph import Graph
 
 __all__ = ["Bits", "check_bits", "load", "load_from", "parameters", "planes_wanted", "save", "sizes"]
