@@ -427,6 +427,25 @@ def test_what_json_cannot_say_is_refused_when_saving(meta, text, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_what_could_not_be_read_is_not_written(tmp_path):
+    """Parameters of a wrong type, an operator nobody knows: said when saving, and the old file stays."""
+    graph = convnet()
+    w1 = graph.constants["w1"]
+    doubled = QTensor(replace(w1.encoding, params={"range": w1.encoding.params["range"].astype(np.float64)}), w1.codes)
+    with pytest.raises(Unsupported, match="save: range of tensor 'w1' must be float32"):
+        file.save(graph.with_(constants={**graph.constants, "w1": doubled}), tmp_path / "a.ladder")
+    with pytest.raises(Unsupported, match="save: operators frobnicate"):
+        file.save(Graph((Value("x"),), ("y",), (Node("frobnicate", ("x",), ("y",)),)), tmp_path / "a.ladder")
+    assert os.listdir(tmp_path) == []
+
+
+def test_encodings_of_values_that_are_gone_are_left_out(tmp_path):
+    """A rewrite may leave some behind."""
+    graph = convnet()
+    file.save(graph.with_(encodings={**graph.encodings, "gone": graph.encodings["h1"]}), tmp_path / "a.ladder")
+    assert_same(file.load(tmp_path / "a.ladder"), graph)
+
+
 def example():
     """The network of the worked example in docs/file-format.md."""
     from bitladder.formats import Encoding, Nested

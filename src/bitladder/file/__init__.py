@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping
 from typing import IO
 
-from bitladder.file.container import Reader, write
+from bitladder.disk import replacing
+from bitladder.errors import Unsupported
+from bitladder.file.container import Reader, pack
 from bitladder.file.header import Bits, planes_wanted, to_header
 from bitladder.file.reading import from_header, layout, parameters
 from bitladder.ir.graph import Graph
@@ -18,8 +21,15 @@ __all__ = ["Bits", "check_bits", "load", "load_from", "parameters", "planes_want
 
 
 def save(graph: Graph, path: str | os.PathLike[str]) -> None:
-    """Write `graph` to `path`; the same graph gives the same bytes."""
-    write(path, *to_header(graph))
+    """Write `graph` to `path`; the same graph gives the same bytes. What could not be read again is not written."""
+    data = pack(*to_header(graph))
+    try:
+        load_from(io.BytesIO(data), os.fspath(path))
+    except ValueError as error:
+        words = str(error).removeprefix("load: ").removesuffix("; the file is damaged")
+        raise Unsupported(f"save: {words}; mend the graph") from None
+    with replacing(path) as f:
+        f.write(data)
 
 
 def load(path: str | os.PathLike[str], bits: Bits = None) -> Graph:

@@ -1,6 +1,6 @@
 """Bytes of a file: a prelude, a JSON header, and sections that follow each other without holes (docs/file-format.md).
 
-This half knows nothing of networks. `write` takes a header and sections; a `Reader` gives the header and any section,
+This half knows nothing of networks. `pack` takes a header and sections; a `Reader` gives the header and any section,
 reading nothing that was not asked for and trusting nothing that it reads.
 """
 
@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
-from bitladder.disk import replacing
 from bitladder.errors import Malformed, Truncated, Unsupported
 from bitladder.file.words import dumps, loads
 
@@ -51,8 +50,8 @@ def aligned(offset: int) -> int:
     return -(-offset // ALIGN) * ALIGN
 
 
-def write(path: str | os.PathLike[str], header: Mapping[str, Any], bodies: Sequence[bytes], coding: str = "raw") -> None:
-    """Write `header` and `bodies` to `path`, whole or not at all."""
+def pack(header: Mapping[str, Any], bodies: Sequence[bytes], coding: str = "raw") -> bytes:
+    """The bytes of a file that holds `header` and `bodies`."""
     encode = CODINGS[coding][0]
     stored = [encode(body) for body in bodies]
     rows, end = [], 0
@@ -62,12 +61,10 @@ def write(path: str | os.PathLike[str], header: Mapping[str, Any], bodies: Seque
     text = dumps({**header, "sections": rows})
     if len(text) > MOST_HEADER:
         raise Unsupported(f"save: the header takes {len(text)} bytes, must be at most {MOST_HEADER}; split the network")
-    with replacing(path) as f:
-        f.write(PRELUDE.pack(MAGIC, MAJOR, MINOR, len(text), zlib.crc32(text)) + text)
-        f.write(bytes(aligned(f.tell()) - f.tell()) if stored else b"")
-        for position, body in enumerate(stored):
-            f.write(body)
-            f.write(bytes(-len(body) % ALIGN) if position + 1 < len(stored) else b"")
+    out = bytearray(PRELUDE.pack(MAGIC, MAJOR, MINOR, len(text), zlib.crc32(text)) + text)
+    for body in stored:
+        out += bytes(-len(out) % ALIGN) + body
+    return bytes(out)
 
 
 class Reader:

@@ -82,7 +82,8 @@ def to_header(graph: Graph) -> tuple[Json, list[bytes]]:
     """The header of a network and its sections in the order of the file."""
     shelf = Shelf()
     tensors = {name: shelf.tensor(name, c) for name, c in graph.constants.items()}
-    encodings = {k: shelf.encoding(graph.encodings[k], f"activation {k!r}") for k in sorted(graph.encodings)}
+    made = {v.name for v in graph.inputs} | {name for n in graph.nodes for name in n.outputs}
+    encodings = {k: shelf.encoding(graph.encodings[k], f"activation {k!r}") for k in sorted(made & set(graph.encodings))}
     floors = graph.meta.get("min_bits", {})
     planes = []
     for order, (name, c) in enumerate(graph.constants.items()):
