@@ -92,7 +92,9 @@ def check_beneath(tensor: ir.ExternalTensor, folder: Path | None) -> None:
 
     def refused(why: str) -> Malformed:
         where = f"location {os.fspath(tensor.location)!r} {why}"
-        return Malformed(f"from_onnx: data of {tensor.name!r} must lie beneath the model's folder, but its {where}; move it there")
+        return Malformed(
+            f"from_onnx: data of {tensor.name!r} must lie beneath the model's folder, but its {where}; move it there"
+        )
 
     if folder is None:
         raise refused("is a file, and a model without a path has no folder")
@@ -105,7 +107,9 @@ def check_beneath(tensor: ir.ExternalTensor, folder: Path | None) -> None:
     try:
         info = path.stat()
     except OSError:
-        raise FileNotFoundError(f"from_onnx: data of {tensor.name!r} should be in {os.fspath(path)!r}, which is missing") from None
+        raise FileNotFoundError(
+            f"from_onnx: data of {tensor.name!r} should be in {os.fspath(path)!r}, which is missing"
+        ) from None
     if not stat.S_ISREG(info.st_mode) or info.st_nlink > 1:
         raise refused("is not a plain file (or has a second hard link)")
 
@@ -119,12 +123,19 @@ def prepared(model: ir.Model) -> ir.Model:
         model.graph.inputs.remove(model.graph.initializers[name])  # as old files list them
     optimizer.inline(model)
     folded = model.clone()
+    limits = {"input_size_limit": FOLD_LIMIT, "output_size_limit": FOLD_LIMIT, "should_fold": no_weights}
     try:
-        optimizer.fold_constants_ir(folded, onnx_shape_inference=True, input_size_limit=FOLD_LIMIT, output_size_limit=FOLD_LIMIT)
+        optimizer.fold_constants_ir(folded, onnx_shape_inference=True, **limits)
         optimizer.remove_unused_nodes(folded)
     except Exception:  # it stumbles over some operators that are not ours either; those are then named one by one
         return model
     return folded
+
+
+def no_weights(node: ir.Node) -> bool | None:
+    """False where a matrix or more would be folded: that may be a weight, whose name would be lost; elsewhere no opinion."""
+    held = [v.const_value for v in node.inputs if v is not None and v.const_value is not None]
+    return False if any(len(tensor.shape) >= 2 for tensor in held) else None
 
 
 def converted(model: ir.Model, opset: int) -> ir.Model:
@@ -264,7 +275,7 @@ def finished(draft: Draft, model: ir.Model) -> Graph:
         inputs=tuple(Value(str(v.name), type_name(type_of(v) or "float32"), shape_of(v)) for v in model.graph.inputs),
         outputs=draft.outputs,
         nodes=tuple(nodes),
-        constants={n: c for k, c in draft.constants.items() if (n := names.get(k, k)) in read and (n == k or n not in made)},
+        constants={n: c for k, c in draft.constants.items() if (n := names.get(k, k)) in read and k not in names.values()},
         encodings={k: e for k, e in encodings.items() if k in made},
         meta=meta_of({str(k): str(v) for k, v in model.metadata_props.items()}),
     )

@@ -30,13 +30,24 @@ def is_matrix(draft: Draft, name: str) -> bool:
     return isinstance(constant, np.ndarray) and constant.ndim == 2 and constant.dtype.kind == "f"
 
 
+def is_grouped(draft: Draft, name: str) -> bool:
+    """Whether a name is a constant whose scales belong to groups along its rows: turned, no encoding describes it."""
+    constant = draft.constants.get(draft.name(name))
+    return isinstance(constant, QTensor) and constant.format.group is not None
+
+
+def has_transpose(draft: Draft, name: str) -> bool:
+    """Whether a name is a constant matrix that can be turned, or is known to be the transpose of one."""
+    return draft.name(name) in draft.turned or (is_matrix(draft, name) and not is_grouped(draft, name))
+
+
 def transposed(draft: Draft, name: str) -> str:
     """The name of the transpose of a constant matrix: its own name if nothing else needs it as it is."""
     name = draft.name(name)
     if name in draft.turned:
         return draft.turned[name]
     constant = draft.constants[name]
-    if draft.uses[name] == 1 and name not in draft.kept and not (isinstance(constant, QTensor) and constant.format.group):
+    if draft.uses[name] == 1 and name not in draft.kept:
         draft.constants[name] = turned(constant)
         return name
     other = f"{name}.T" if f"{name}.T" not in draft.types else draft.fresh(name)
@@ -47,19 +58,21 @@ def transposed(draft: Draft, name: str) -> str:
 
 
 def transpose(draft: Draft, call: Call) -> None:
-    """Transpose; of a constant matrix that others share, it is remembered what it is the transpose of."""
-    name = draft.name(call.inputs[0])
-    shared = is_matrix(draft, name) and draft.uses[name] > 1 and tuple(call.attrs.get("perm", (1, 0))) == (1, 0)
-    if shared and call.outputs[0] not in draft.kept:
-        draft.same(call.outputs[0], transposed(draft, name))
-    else:
-        draft.add("transpose", call.inputs, call.outputs, **call.attrs)
+    """Transpose; of a constant matrix that is shared or quantized, it is remembered what it is the transpose of."""
+    name, out = draft.name(call.inputs[0]), call.outputs[0]
+    swaps = is_matrix(draft, name) and tuple(call.attrs.get("perm", (1, 0))) == (1, 0) and out not in draft.kept
+    if swaps and is_grouped(draft, name):
+        draft.turned[out] = name
+    elif swaps and (draft.uses[name] > 1 or isinstance(draft.constants[name], QTensor)):
+        draft.same(out, transposed(draft, name))
+        return
+    draft.add("transpose", call.inputs, call.outputs, **call.attrs)
 
 
 def matmul(draft: Draft, call: Call) -> None:
     """MatMul with a constant matrix on the right is `linear`."""
     x, w = call.inputs
-    if is_matrix(draft, w) and draft.name(x) not in draft.constants:
+    if has_transpose(draft, w) and draft.name(x) not in draft.constants:
         draft.add("linear", (x, transposed(draft, w)), call.outputs)
     else:
         draft.add("matmul", call.inputs, call.outputs)
@@ -71,8 +84,10 @@ def gemm(draft: Draft, call: Call) -> None:
     alpha, beta = call.attrs.get("alpha", 1.0), call.attrs.get("beta", 1.0)
     if call.attrs.get("transA", 0):
         a = draft.add("transpose", (a,), perm=(1, 0))
-    if is_matrix(draft, b) and alpha == 1 and draft.name(a) not in draft.constants:
-        w = draft.name(b) if call.attrs.get("transB", 0) else transposed(draft, b)
+    as_it_is = call.attrs.get("transB", 0)
+    weighted = is_matrix(draft, b) if as_it_is else has_transpose(draft, b)
+    if weighted and alpha == 1 and draft.name(a) not in draft.constants:
+        w = draft.name(b) if as_it_is else transposed(draft, b)
         bias = draft.array(c) if c else None
         wide = draft.constants[w].shape[0]
         if not c:
@@ -88,7 +103,9 @@ def gemm(draft: Draft, call: Call) -> None:
         return
     if call.attrs.get("transB", 0):
         b = draft.add("transpose", (b,), perm=(1, 0))
-    product = scaled(draft, draft.add("matmul", (a, b)) if alpha != 1 or c else draft.add("matmul", (a, b), call.outputs), alpha, call)
+    product = scaled(
+        draft, draft.add("matmul", (a, b)) if alpha != 1 or c else draft.add("matmul", (a, b), call.outputs), alpha, call
+    )
     if c:
         add_scaled(draft, product, c, beta, call)
     elif alpha != 1:
@@ -111,7 +128,11 @@ def add(draft: Draft, call: Call) -> None:
     """Add; a constant vector added to nothing but a `linear` becomes its bias."""
     for i in (0, 1):
         y, b = draft.name(call.inputs[i]), draft.array(call.inputs[1 - i])
-        place = next((k for k in range(len(draft.nodes) - 1, -1, -1) if draft.nodes[k].outputs[0] == y), None) if b is not None else None
+        place = (
+            next((k for k in range(len(draft.nodes) - 1, -1, -1) if draft.nodes[k].outputs[0] == y), None)
+            if b is not None
+            else None
+        )
         if b is None or place is None or draft.uses[y] != 1 or y in draft.encodings:
             continue
         node = draft.nodes[place]

@@ -304,7 +304,7 @@ WORDS: dict[str, Write] = {
     "BatchNormalization": batch_norm, "GroupNormalization": group_norm, "MeanVarianceNormalization": mean_variance,
     "ReduceSum": reduction("reduce_sum"), "ReduceMean": reduction("reduce_mean"), "ReduceProd": reduction("reduce_prod"),
     "ReduceMax": reduction("reduce_max"), "ReduceMin": reduction("reduce_min"), "ReduceL1": reduction("reduce_sum", before=("abs",)),
-    "ReduceL2": reduction("reduce_sum", before=("square",), after=("sqrt",)),
+    "ReduceL2": reduction("reduce_l2"),
     "ReduceSumSquare": reduction("reduce_sum", before=("square",)), "ReduceLogSum": reduction("reduce_sum", after=("log",)),
     "ReduceLogSumExp": reduction("reduce_log_sum_exp"), "LogSoftmax": log_softmax,
     "Sum": chain("add"), "Mean": chain("add", mean=True), "SwiGLU": swiglu, "Identity": identity, "Dropout": dropout,
