@@ -253,8 +253,9 @@ def quantized_conv(per_channel: bool):
     scale = np.array([0.01, 0.02, 0.03, 0.04], np.float32) if per_channel else np.float32(0.02)
     zero = np.zeros(scale.shape, np.int8)
     constants = {
-        "sx": np.float32(0.05), "zx": np.uint8(120), "w": rng.integers(-127, 128, (4, 3, 3, 3)).astype(np.int8), "sw": scale, "zw": zero,
-        "b": rng.integers(-500, 500, 4).astype(np.int32), "sb": (scale * np.float32(0.05)), "sy": np.float32(0.1), "zy": np.uint8(3),
+        "sx": np.float32(0.05), "zx": np.uint8(120), "sy": np.float32(0.1), "zy": np.uint8(3),
+        "w": rng.integers(-127, 128, (4, 3, 3, 3)).astype(np.int8), "sw": scale, "zw": zero,
+        "b": rng.integers(-500, 500, 4).astype(np.int32), "sb": scale * np.float32(0.05),
     }  # fmt: skip
     nodes = [
         ("QuantizeLinear", "x sx zx", "xq", {}),
@@ -339,8 +340,10 @@ def test_fake_quantized_weights_become_codes():
     """A float initializer behind a pair is stored as the codes that the pair makes of it."""
     w, scale = floats(4, 3), np.abs(floats(3)) / 50
     nodes = [
-        ("QuantizeLinear", "w s z", "q", {"axis": 1}), ("DequantizeLinear", "q s z", "d", {"axis": 1}), ("MatMul", "x d", "y", {}),
-    ]  # fmt: skip
+        ("QuantizeLinear", "w s z", "q", {"axis": 1}),
+        ("DequantizeLinear", "q s z", "d", {"axis": 1}),
+        ("MatMul", "x d", "y", {}),
+    ]
     graph = from_onnx(model_of(nodes, {"x": ["n", 4]}, ["y"], {"w": w, "s": scale, "z": np.zeros(3, np.int8)}))
     assert [(n.op, n.inputs) for n in graph.nodes] == [("linear", ("x", "w"))]
     weight = graph.constants["w"]

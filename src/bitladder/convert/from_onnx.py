@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bitladder.convert.onnx_draft import TYPES, Call, Draft, type_name
+from bitladder.convert.onnx_draft import TYPES, Call, Draft, Types, type_name
 from bitladder.convert.onnx_spelt import spelt
 from bitladder.convert.onnx_words import TYPE_ATTRS, WORDS
 from bitladder.errors import Malformed, Unsupported, require
@@ -157,7 +157,7 @@ def begin(model: ir.Model) -> tuple[list[Call], Draft]:
     for number, value in enumerate(v for node in nodes for v in node.outputs):
         value.name = value.name if value.name is not None else f"value.{number}"
     values = (*graph.inputs, *graph.initializers.values(), *(v for node in nodes for v in node.outputs if v.name))
-    types = {str(v.name): (type_of(v), shape_of(v)) for v in values}
+    types: Types = {str(v.name): (type_of(v), shape_of(v)) for v in values}
     readers: dict[str, list[Call]] = {}
     calls = spelt([called(node, model) for node in nodes], types)
     for call in calls:
@@ -297,9 +297,10 @@ def renamed(nodes: list[Node], draft: Draft) -> dict[str, str]:
     names: dict[str, str] = {}
     for node in nodes:
         source, copy = node.inputs[0] if node.inputs else "", node.outputs[0]
-        if node.op == "identity" and copy in draft.outputs and source in makers and source not in (*draft.outputs, *names):
-            if copy not in draft.encodings:
-                names[source] = copy
+        if node.op != "identity" or copy not in draft.outputs or copy in draft.encodings:
+            continue
+        if source in makers and source not in draft.outputs and source not in names:
+            names[source] = copy
     return names
 
 

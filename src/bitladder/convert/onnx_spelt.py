@@ -1,4 +1,4 @@
-"""Operators that take and give codes (QLinearConv and its kind), spelt as DequantizeLinear, the real operator, QuantizeLinear."""
+"""Operators on codes (QLinearConv and its kind), spelt as DequantizeLinear, the real operator and QuantizeLinear."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from bitladder.convert.onnx_draft import Call
+from bitladder.convert.onnx_draft import Call, Types
 
 Coded = tuple[str, str, str]  # codes, scale, zero point
-Types = dict[str, tuple[str | None, tuple[int | str, ...] | None]]
-
 SAME = {f"com.microsoft.{op}": op for op in ("QuantizeLinear", "DequantizeLinear", "Gelu")}  # as in the standard
 
 
