@@ -90,6 +90,17 @@ def test_unknown_operators_are_all_named_at_once():
     )
 
 
+def test_nonsense_is_one_line_with_the_node():
+    """A node that contradicts itself is named."""
+    model = model_of(
+        [("Concat", "a b", "c", {"axis": 0}), ("Add", "x c", "y", {})], {"x": [2]}, ["y"], {"a": floats(2), "b": floats(2, 2)}
+    )
+    with pytest.raises(
+        Malformed, match=r"^from_onnx: node 'Concat_0' \(Concat\) must be valid ONNX, but reading it failed \(.*\)"
+    ):
+        from_onnx(model)
+
+
 def test_types_without_a_numpy_twin_are_named():
     model = model_of([("Cast", "x", "y", {"to": TensorProto.FLOAT8E4M3FN})], {"x": [2]}, ["y"], opset=19)
     model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT8E4M3FN
@@ -361,16 +372,18 @@ def test_computed_scales_stay_explicit():
 
 
 def test_operators_on_codes_keep_their_scales_too():
-    """QLinearConv means the same as the pairs around a Conv."""
+    """QLinearConv means the same as the pairs around a Conv, and what moves codes moves the reals behind them."""
     _, c = quantized_conv(True)
     nodes = [
         ("QuantizeLinear", "x sx zx", "xq", {}),
         ("QLinearConv", "xq sx zx w sw zw sy zy b", "yq", {"pads": [1, 1, 1, 1]}),
-        ("DequantizeLinear", "yq sy zy", "y", {}),
+        ("MaxPool", "yq", "pq", {"kernel_shape": [2, 2]}),
+        ("DequantizeLinear", "pq sy zy", "y", {}),
     ]
     model = model_of(nodes, {"x": ["n", 3, 6, 6]}, ["y"], {k: v for k, v in c.items() if k != "sb"})
     graph = from_onnx(model)
-    assert ops_of(graph) == ["conv"]
+    assert ops_of(graph) == ["conv", "max_pool"]
+    assert len(graph.encodings) == 3
     assert isinstance(graph.constants["w"], QTensor)
     x = floats(2, 3, 6, 6)
     np.testing.assert_allclose(run(graph, {"x": x})["y"], reference(model, {"x": x})[0], atol=0.1 + 1e-6)

@@ -35,12 +35,19 @@ def from_onnx(source: str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Mode
 
     >>> from_onnx("model.onnx")  # doctest: +SKIP
     """
-    model = prepared(load(source))
-    calls, draft = begin(model)
-    problems = written(draft, calls, model)
-    if problems:
-        raise Unsupported(explained(problems))
-    return finished(draft, model)
+    model = load(source)
+    try:
+        model = prepared(model)
+        calls, draft = begin(model)
+        problems = written(draft, calls, model)
+        if problems:
+            raise Unsupported(explained(problems))
+        return finished(draft, model)
+    except (Unsupported, Malformed, OSError, ImportError, MemoryError):
+        raise
+    except Exception as error:
+        text = f"from_onnx: the model must be valid ONNX, but contradicts itself ({first_line(error)})"
+        raise Malformed(f"{text}; try onnx.checker.check_model") from error
 
 
 def load(source: Any) -> ir.Model:
@@ -64,13 +71,15 @@ def load(source: Any) -> ir.Model:
     else:
         model = source if isinstance(source, onnx_ir.Model) else onnx_ir.from_proto(source)
     for tensor in external_tensors(model):
-        check_beneath(tensor, folder)
+        check_beneath(tensor, Path(tensor.base_dir) if folder is None and tensor.base_dir else folder)
     return model
 
 
-def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def first_line(error: BaseException) -> str:
+    """What an error says first, or what caused it does, in one line of modest length."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
@@ -241,6 +250,11 @@ def written(draft: Draft, calls: list[Call], model: ir.Model) -> list[tuple[str,
             WORDS[call.op](draft, call)
         except Unsupported as error:
             problems.append((call.op, str(error), call.name))
+        except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:
+            if problems:  # it may only miss what another node could not make
+                continue
+            doing = f"from_onnx: node {call.name!r} ({call.op}) must be valid ONNX, but reading it failed"
+            raise Malformed(f"{doing} ({type(error).__name__}: {first_line(error)}); try onnx.checker.check_model") from error
     return problems
 
 
@@ -250,7 +264,7 @@ def explained(problems: list[tuple[str, str, str]]) -> str:
     first = {(op, why): node for op, why, node in reversed(problems)}
     parts = [f"{n} x {op}{f' ({why})' if why else ''} at {first[op, why]!r}" for (op, why), n in counts.items()]
     return (
-        f"from_onnx: the model must use supported operators only, but has {', '.join(parts)}; "
+        f"from_onnx: the model must use supported operators only, but has {' '.join(', '.join(parts).split())}; "
         "export it with standard operators (opset 18 or newer, inference mode), or cut those nodes off"
     )
 
