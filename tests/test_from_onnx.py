@@ -101,6 +101,21 @@ def test_nonsense_is_one_line_with_the_node():
         from_onnx(model)
 
 
+def test_damaged_models_are_refused_in_one_line():
+    """Whatever a few wrong bytes do, the answer is a graph or one of our errors."""
+    whole = quantized_conv(True)[0].SerializeToString()
+    texts = []
+    for _ in range(200):
+        damaged = bytearray(whole)
+        damaged[rng.integers(len(whole))] = rng.integers(256)
+        try:
+            from_onnx(bytes(damaged))
+        except (Malformed, Unsupported) as error:
+            texts.append(str(error))
+    assert len(texts) > 20
+    assert all(text.startswith("from_onnx: ") and len(text.splitlines()) == 1 for text in texts)
+
+
 def test_types_without_a_numpy_twin_are_named():
     model = model_of([("Cast", "x", "y", {"to": TensorProto.FLOAT8E4M3FN})], {"x": [2]}, ["y"], opset=19)
     model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT8E4M3FN
@@ -172,6 +187,24 @@ def test_products_with_constants_are_linear_layers_under_their_names():
     assert ops_of(graph) == ["linear"] * 3
     x = floats(2, 4)
     np.testing.assert_allclose(run(graph, {"x": x})["y"], ((x @ w + b) @ v + c) @ u.T, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.5])
+@pytest.mark.parametrize("beta", [1.0, 2.0])
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (1, 3), (2, 1), (2, 3), None])
+@pytest.mark.parametrize("turn", [(0, 0), (1, 0), (0, 1), (1, 1)])
+def test_every_gemm(alpha, beta, shape, turn):
+    """With a constant B, scaled or not, and whatever C broadcasts from."""
+    w, x, c = floats(4, 3), floats(2, 4), None if shape is None else floats(*shape)
+    constants = {"w": w.T if turn[1] else w} | ({} if c is None else {"c": np.asarray(c, np.float32)})
+    how = {"alpha": alpha, "beta": beta, "transA": turn[0], "transB": turn[1]}
+    model = model_of(
+        [("Gemm", "x w" + " c" * (c is not None), "y", how)], {"x": [4, 2] if turn[0] else [2, 4]}, ["y"], constants
+    )
+    graph = from_onnx(model)
+    assert "linear" in ops_of(graph)
+    expected = alpha * (x @ w) + (0 if c is None else beta * c)
+    np.testing.assert_allclose(run(graph, {"x": x.T if turn[0] else x})["y"], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_transposed_initializer_keeps_its_name_and_its_shape():
