@@ -173,6 +173,8 @@ def test_ways_to_give_inputs():
     fixed = from_torch(program)
     assert fixed.inputs[0].shape == (2, 7)
     same(net, fixed, *x)
+    several = from_torch(Call(lambda x: {"logits": x * 2, "rest": (None, x + 1)}), torch.randn(2, 3))
+    assert several.outputs == ("mul", "add")
     with pytest.raises(TypeError, match="needs example inputs"):
         from_torch(net)
 
