@@ -209,9 +209,7 @@ def gelu(g: Builder, a: Any) -> Ref:
 
 def glu(g: Builder, a: Any) -> Ref:
     half = a.self.size(a.dim) // 2
-    parts = [
-        g.emit("slice", a.self, g.ints([lo]), g.ints([lo + half]), g.ints([a.dim % a.self.rank])) for lo in (0, half)
-    ]
+    parts = [g.emit("slice", a.self, g.ints([lo]), g.ints([lo + half]), g.ints([a.dim % a.self.rank])) for lo in (0, half)]
     return g.emit("mul", parts[0], g.emit("sigmoid", parts[1]))
 
 

@@ -91,7 +91,9 @@ def check_beneath(tensor: ir.ExternalTensor, folder: Path | None) -> None:
 
     def refused(why: str) -> Malformed:
         where = f"location {os.fspath(tensor.location)!r} {why}"
-        return Malformed(f"from_onnx: data of {tensor.name!r} must lie beneath the model's folder, but its {where}; move it there")
+        return Malformed(
+            f"from_onnx: data of {tensor.name!r} must lie beneath the model's folder, but its {where}; move it there"
+        )
 
     if folder is None:
         raise refused("is a file, and a model without a path has no folder")
@@ -104,7 +106,9 @@ def check_beneath(tensor: ir.ExternalTensor, folder: Path | None) -> None:
     try:
         info = path.stat()
     except OSError:
-        raise FileNotFoundError(f"from_onnx: data of {tensor.name!r} should be in {os.fspath(path)!r}, which is missing") from None
+        raise FileNotFoundError(
+            f"from_onnx: data of {tensor.name!r} should be in {os.fspath(path)!r}, which is missing"
+        ) from None
     if not stat.S_ISREG(info.st_mode) or info.st_nlink > 1:
         raise refused("is not a plain file (or has a second hard link)")
 
@@ -119,7 +123,9 @@ def prepared(model: ir.Model) -> ir.Model:
     optimizer.inline(model)
     folded = model.clone()
     try:
-        optimizer.fold_constants_ir(folded, onnx_shape_inference=True, input_size_limit=FOLD_LIMIT, output_size_limit=FOLD_LIMIT)
+        optimizer.fold_constants_ir(
+            folded, onnx_shape_inference=True, input_size_limit=FOLD_LIMIT, output_size_limit=FOLD_LIMIT
+        )
         optimizer.remove_unused_nodes(folded)
     except Exception:  # it stumbles over some operators that are not ours either; those are then named one by one
         return model

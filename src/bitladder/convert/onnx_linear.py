@@ -88,7 +88,9 @@ def gemm(draft: Draft, call: Call) -> None:
         return
     if call.attrs.get("transB", 0):
         b = draft.add("transpose", (b,), perm=(1, 0))
-    product = scaled(draft, draft.add("matmul", (a, b)) if alpha != 1 or c else draft.add("matmul", (a, b), call.outputs), alpha, call)
+    product = scaled(
+        draft, draft.add("matmul", (a, b)) if alpha != 1 or c else draft.add("matmul", (a, b), call.outputs), alpha, call
+    )
     if c:
         add_scaled(draft, product, c, beta, call)
     elif alpha != 1:
@@ -111,7 +113,11 @@ def add(draft: Draft, call: Call) -> None:
     """Add; a constant vector added to nothing but a `linear` becomes its bias."""
     for i in (0, 1):
         y, b = draft.name(call.inputs[i]), draft.array(call.inputs[1 - i])
-        place = next((k for k in range(len(draft.nodes) - 1, -1, -1) if draft.nodes[k].outputs[0] == y), None) if b is not None else None
+        place = (
+            next((k for k in range(len(draft.nodes) - 1, -1, -1) if draft.nodes[k].outputs[0] == y), None)
+            if b is not None
+            else None
+        )
         if b is None or place is None or draft.uses[y] != 1 or y in draft.encodings:
             continue
         node = draft.nodes[place]

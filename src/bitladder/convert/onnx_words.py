@@ -309,7 +309,9 @@ def quantized_product(write: Write, op: str) -> Write:
         product = draft.fresh(op)
         draft.types[w] = ("float32", draft.shape(b))
         write(draft, Call(call.op, call.name, tuple(inputs), (product,), call.attrs, call.opset))
-        draft.add("quantize_linear", (product, y_scale, y_zero), call.outputs, axis=-2, output_dtype=draft.dtype(call.outputs[0]))
+        draft.add(
+            "quantize_linear", (product, y_scale, y_zero), call.outputs, axis=-2, output_dtype=draft.dtype(call.outputs[0])
+        )
 
     return wrapped
 

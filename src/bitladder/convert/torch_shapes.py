@@ -61,9 +61,7 @@ def pick(x: Tensor, axis: int, places: Any) -> Tensor:
     return x.index_select(axis, torch.as_tensor(np.asarray(places, np.int64), device=x.device))
 
 
-def slice_(
-    x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor | None = None, steps: Tensor | None = None
-) -> Tensor:
+def slice_(x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor | None = None, steps: Tensor | None = None) -> Tensor:
     """x[start:end:step] along each of the axes; what lies beyond an end is ignored."""
     where = ints(axes) if axes is not None else range(len(ints(starts)))
     pace = ints(steps) if steps is not None else (1,) * len(ints(starts))
