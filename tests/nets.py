@@ -183,6 +183,41 @@ class Decoder(nn.Module):
         return F.pad(a, (1, 2, 3, 0), mode="reflect"), b.sum(1), c.squeeze(1), d, e
 
 
+class Windows(nn.Module):
+    """Attention inside shifted windows: views of a free batch, rolls, a table of biases read by position."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.q = nn.LayerNorm(8), nn.Linear(8, 8)
+        self.bias = nn.Parameter(torch.randn(9, 2))
+        self.register_buffer("places", torch.randint(0, 9, (16,)))
+
+    def forward(self, x):
+        b, h, w, c = x.shape
+        y = torch.roll(x, (-1, -1), (1, 2)).view(b, h // 2, 2, w // 2, 2, c).permute(0, 1, 3, 2, 4, 5).contiguous()
+        q = self.q(self.norm(y.view(-1, 4, c)))
+        q = q.reshape(q.shape[0], 4, 2, 4).transpose(1, 2)
+        bias = self.bias[self.places].view(4, 4, 2).permute(2, 0, 1).contiguous().unsqueeze(0)
+        y = ((q @ q.transpose(-2, -1) + bias).softmax(-1) @ q).transpose(1, 2).reshape(-1, 4, c)
+        y = y.view(b, h // 2, w // 2, 2, 2, -1).permute(0, 1, 3, 2, 4, 5).contiguous().view(b, h, w, -1)
+        return torch.roll(y, (1, 1), (1, 2)) + x
+
+
+class Translator(nn.Module):
+    """torch's encoder with a padding mask and decoder with a causal one."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(10, 16, padding_idx=0)
+        layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+        self.decoder = nn.TransformerDecoderLayer(16, 2, 32, batch_first=True)
+
+    def forward(self, ids):
+        y = self.encoder(self.embed(ids), src_key_padding_mask=(ids == 0))
+        return self.decoder(y, y, tgt_mask=nn.Transformer.generate_square_subsequent_mask(5))
+
+
 FAMILIES = {
     "resnet": (ResNet, lambda n: (torch.randn(n, 3, 8, 8),)),
     "mobilenet": (MobileNet, lambda n: (torch.randn(n, 3, 8, 8),)),
@@ -191,6 +226,8 @@ FAMILIES = {
     "vit": (Vit, lambda n: (torch.randn(n, 3, 12, 12),)),
     "encoder": (Encoder, lambda n: (torch.randn(n, 7, 16),)),
     "bert": (Bert, lambda n: (torch.randint(0, 20, (n, 7)), (torch.arange(7) < torch.randint(2, 8, (n, 1))).long())),
+    "windows": (Windows, lambda n: (torch.randn(n, 4, 4, 8),)),
+    "translator": (Translator, lambda n: (torch.randint(0, 10, (n, 5)).index_fill(1, torch.tensor(0), 1),)),
     "recurrent": (Recurrent, lambda n: (torch.randn(n, 5, 6),)),
     "decoder": (Decoder, lambda n: (torch.randn(n, 3, 8, 8),)),
 }

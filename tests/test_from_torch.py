@@ -58,6 +58,7 @@ def written(x):
     y = x.clone()
     y[:, 0] = 0.5
     y[:, 1:].mul_(2)
+    y[y < 0] = -0.5
     return y
 
 
@@ -112,6 +113,8 @@ EXPRESSIONS = {
         F.interpolate(x[:, None], size=(5, 6), mode="bilinear", align_corners=True), F.interpolate(x[:, None], scale_factor=(1.5, 2), mode="bilinear"),
         F.pixel_shuffle(x.reshape(-1, 4, 1, 3), 2), F.interpolate(x, size=2, mode="linear"), F.interpolate(x, size=6),
     ),
+    "masks": lambda x: (torch.full((4, 4), -torch.inf).triu(1) + x.mT @ x).softmax(-1),
+    "two": lambda x: (F.max_pool1d(F.relu(written(x)), 2, return_indices=True)),
     "written": written,
     "in place": in_place,
 }  # fmt: skip
@@ -170,6 +173,8 @@ def test_ways_to_give_inputs():
     fixed = from_torch(program)
     assert fixed.inputs[0].shape == (2, 7)
     same(net, fixed, *x)
+    several = from_torch(Call(lambda x: {"logits": x * 2, "rest": (None, x + 1)}), torch.randn(2, 3))
+    assert several.outputs == ("mul", "add")
     with pytest.raises(TypeError, match="needs example inputs"):
         from_torch(net)
 

@@ -64,7 +64,7 @@ def plain(value) -> np.ndarray:
     array = onnx.numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else np.asarray(value)
     if array.dtype.name in SMALL_INTS:
         return array.astype(np.int8 if SMALL_INTS[array.dtype.name][1] else np.uint8)
-    return array
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
 def check(case) -> None:

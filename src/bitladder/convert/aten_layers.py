@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -184,10 +185,20 @@ def pool(op: str) -> Handler:
             return g.emit(op, a.self, **frame, count_include_pad=int(a.count_include_pad))
         frame["dilations"] = each(a.dilation, n)
         if isinstance(a.out, tuple | list):
-            return tuple(g.emits(2, "max_pool_indices", a.self, **frame))
+            places = positions(g, a.self, frame)  # dropped if nothing reads them
+            return g.emit(op, a.self, **frame), places
         return g.emit(op, a.self, **frame)
 
     return handle
+
+
+def positions(g: Builder, x: Ref, frame: Mapping[str, Any]) -> Ref | None:
+    """Where each maximum was: torch counts in its own plane, a graph in the whole tensor."""
+    plane = [x.size(k) for k in range(2, x.rank)]
+    if None in plane:
+        return None
+    places = replace(g.emits(2, "max_pool_indices", x, **frame)[1], dtype="int64")
+    return g.emit("mod", places, g.const(math.prod(n for n in plane if n is not None), "int64"))
 
 
 def adaptive(op: str, whole: str) -> Handler:

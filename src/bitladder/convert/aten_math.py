@@ -195,11 +195,10 @@ def where(g: Builder, a: Any) -> Ref:
 
 def masked_fill(g: Builder, a: Any) -> Ref:
     dtype = out_dtype(a)
-    value = finite(a.value) if not isinstance(a.value, Ref) else a.value
-    return g.emit("where", a.mask, operand(g, value, dtype), operand(g, a.self, dtype), dtype=dtype)
+    return g.emit("where", a.mask, operand(g, finite(a.value), dtype), operand(g, a.self, dtype), dtype=dtype)
 
 
-def finite(value: Number) -> Number:
+def finite(value: Any) -> Any:
     """`value`, or the largest float32 for an infinity: a softmax gives the same, and every format can code it."""
     return math.copysign(float(np.finfo(np.float32).max), value) if isinstance(value, float) and math.isinf(value) else value
 

@@ -35,6 +35,7 @@ class Evaluator:
     def __init__(self, graph: Graph, data: Any = None, *, batch: int = 256, memory: int = 1 << 30, ops: Ops = TORCH_OPS):
         self.base, self.batch, self.memory, self.ops = graph, batch, memory, ops
         self.tensors = {name: tensor(c) for name, c in graph.constants.items() if isinstance(c, np.ndarray)}
+        self.fixed = any(v.shape and isinstance(v.shape[0], int) for v in graph.inputs)
         self.data = [] if data is None else self.batches(named(graph, data))
         self.keep: frozenset[str] = frozenset()
         self.kept: list[Values] = []  # for each batch, packed values by name
@@ -69,8 +70,11 @@ class Evaluator:
 
     def fill(self) -> None:
         """Run the base graph, and keep what is worth it."""
-        sizes: dict[str, int] = {}
-        self.run(self.base, self.data[0], self.tensors, lambda name, value: sizes.update({name: nbytes(packed(value))}))
+        rows = next(iter(self.data[0].values())).shape[0]
+        few = self.data[0] if self.fixed else {name: x[:2] for name, x in self.data[0].items()}
+        scale = 1 if self.fixed else rows / min(rows, 2)
+        sizes: dict[str, float] = {}
+        self.run(self.base, few, self.tensors, lambda name, value: sizes.update({name: nbytes(packed(value)) * scale}))
         self.keep = worth_keeping(self.base, sizes, self.memory // len(self.data))
         self.kept, self.made = [], []
         for part in self.data:
@@ -92,8 +96,7 @@ class Evaluator:
     def batches(self, inputs: Values) -> list[Values]:
         """The inputs in pieces along axis 0; whole where the graph's batch is fixed, or its outputs are laid out otherwise."""
         rows = next(iter(inputs.values())).shape[0]
-        fixed = any(v.shape and isinstance(v.shape[0], int) for v in self.base.inputs)
-        if fixed or rows <= self.batch:
+        if self.fixed or rows <= self.batch:
             return [inputs]
         probe = self.run(self.base, {name: x[:3] for name, x in inputs.items()}, self.tensors)
         if any(y.ndim == 0 or y.shape[0] != 3 for y in probe):
@@ -140,7 +143,7 @@ def cuts(graph: Graph) -> list[frozenset[str]]:
     return out[::-1]
 
 
-def worth_keeping(graph: Graph, sizes: Mapping[str, int], memory: int) -> frozenset[str]:
+def worth_keeping(graph: Graph, sizes: Mapping[str, float], memory: int) -> frozenset[str]:
     """The values that save most work for their bytes, when each weight is as likely to change as any other."""
     live, n = cuts(graph), len(graph.nodes)
     weights = dict((node.name, name) for name, node in graph.weights())
@@ -162,7 +165,7 @@ def worth_keeping(graph: Graph, sizes: Mapping[str, int], memory: int) -> frozen
         starts[k:] = np.maximum(starts[k:], k)
 
 
-def work(graph: Graph, node: Node, weights: Mapping[str, str], sizes: Mapping[str, int]) -> float:
+def work(graph: Graph, node: Node, weights: Mapping[str, str], sizes: Mapping[str, float]) -> float:
     """About how much there is to compute: outputs, times the products that each of them takes."""
     outputs = float(sum(sizes.get(name, 0) for name in node.outputs))
     if node.name not in weights:

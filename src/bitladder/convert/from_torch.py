@@ -28,6 +28,7 @@ from bitladder.convert.build import Builder, Ref
 from bitladder.errors import Unsupported
 from bitladder.ir.graph import Graph, Value
 
+FLOAT_MAX = np.finfo(np.float32).max
 DEPTH = 4  # decompositions are made of operators that may need one themselves
 VIEWS = ("slice", "select", "view", "reshape", "transpose", "permute", "unsqueeze", "squeeze", "flatten", "expand", "chunk")
 
@@ -210,8 +211,9 @@ def placed(program: ExportedProgram, build: Builder, env: dict[Any, Any]) -> tup
 
 
 def array(tensor: torch.Tensor) -> np.ndarray:
-    """A copy of a tensor's values in the dtype they have in a graph."""
-    return tensor.detach().cpu().to(getattr(torch, dtype_text(tensor.dtype)), copy=True).contiguous().numpy()
+    """A copy of a tensor's values in the dtype they have in a graph; infinities, as in masks, become the largest floats."""
+    values = tensor.detach().cpu().to(getattr(torch, dtype_text(tensor.dtype)), copy=True).contiguous().numpy()
+    return np.clip(values, -FLOAT_MAX, FLOAT_MAX) if values.dtype == np.float32 else values
 
 
 def spoken(program: ExportedProgram) -> dict[Any, str]:

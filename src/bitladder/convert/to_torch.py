@@ -86,6 +86,10 @@ class GraphModule(torch.nn.Module):  # type: ignore[misc]  # torch is not follow
             else:
                 self._fixed[name] = tensor(c)
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:  # what .to(device) and .double() go through
+        self._fixed = {name: fn(value) for name, value in self._fixed.items()}
+        return super()._apply(fn, recurse)
+
     def held(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Every parameter and statistic with the name of the value it is."""
         return ((name, getattr(home, attribute)) for name, (home, attribute) in self._homes.items())

@@ -217,8 +217,8 @@ def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
 def resized_axis(x: Tensor, axis: int, pixels: np.ndarray, weights: np.ndarray) -> Tensor:
     """Weighted sums of the pixels of one axis."""
     column = (-1, *[1] * (x.ndim - 1 - axis))
-    places = [torch.from_numpy(np.ascontiguousarray(p)) for p in pixels.T]
-    shares = [torch.from_numpy(np.ascontiguousarray(w)).reshape(column) for w in weights.T]
+    places = [torch.from_numpy(np.ascontiguousarray(p)).to(x.device) for p in pixels.T]
+    shares = [torch.from_numpy(np.ascontiguousarray(w)).to(x.device).reshape(column) for w in weights.T]
     terms = [x.index_select(axis, p) * w for p, w in zip(places, shares, strict=True)]
     return sum(terms[1:], terms[0])
 
