@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from bitladder.formats import QTensor, fit
+from bitladder.ir.graph import CHANNEL_AXIS
+from bitladder.ir.rewrite import simplify
+from bitladder.runtime.reference import run
+
+torch.set_num_threads(1)  # networks this small only wait for a second thread
 
 
 class Basic(nn.Module):
@@ -67,7 +75,8 @@ class Vgg(nn.Module):
         super().__init__()
         self.features = nn.Sequential(
             nn.Conv2d(3, 6, 3, padding="same"), nn.ReLU(True), nn.MaxPool2d(2), nn.Conv2d(6, 8, 3, padding=1),
-            nn.LeakyReLU(0.1), nn.MaxPool2d(3, 2, 1, ceil_mode=True), nn.GroupNorm(2, 8), nn.PReLU(8), nn.InstanceNorm2d(8, affine=True),
+            nn.LeakyReLU(0.1), nn.MaxPool2d(3, 2, 1, ceil_mode=True), nn.GroupNorm(2, 8), nn.PReLU(8),
+            nn.InstanceNorm2d(8, affine=True),
         )  # fmt: skip
         self.head = nn.Linear(8 * 9, 5)
 
@@ -174,6 +183,41 @@ class Decoder(nn.Module):
         return F.pad(a, (1, 2, 3, 0), mode="reflect"), b.sum(1), c.squeeze(1), d, e
 
 
+class Windows(nn.Module):
+    """Attention inside shifted windows: views of a free batch, rolls, a table of biases read by position."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.q = nn.LayerNorm(8), nn.Linear(8, 8)
+        self.bias = nn.Parameter(torch.randn(9, 2))
+        self.register_buffer("places", torch.randint(0, 9, (16,)))
+
+    def forward(self, x):
+        b, h, w, c = x.shape
+        y = torch.roll(x, (-1, -1), (1, 2)).view(b, h // 2, 2, w // 2, 2, c).permute(0, 1, 3, 2, 4, 5).contiguous()
+        q = self.q(self.norm(y.view(-1, 4, c)))
+        q = q.reshape(q.shape[0], 4, 2, 4).transpose(1, 2)
+        bias = self.bias[self.places].view(4, 4, 2).permute(2, 0, 1).contiguous().unsqueeze(0)
+        y = ((q @ q.transpose(-2, -1) + bias).softmax(-1) @ q).transpose(1, 2).reshape(-1, 4, c)
+        y = y.view(b, h // 2, w // 2, 2, 2, -1).permute(0, 1, 3, 2, 4, 5).contiguous().view(b, h, w, -1)
+        return torch.roll(y, (1, 1), (1, 2)) + x
+
+
+class Translator(nn.Module):
+    """torch's encoder with a padding mask and decoder with a causal one."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(10, 16, padding_idx=0)
+        layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+        self.decoder = nn.TransformerDecoderLayer(16, 2, 32, batch_first=True)
+
+    def forward(self, ids):
+        y = self.encoder(self.embed(ids), src_key_padding_mask=(ids == 0))
+        return self.decoder(y, y, tgt_mask=nn.Transformer.generate_square_subsequent_mask(5))
+
+
 FAMILIES = {
     "resnet": (ResNet, lambda n: (torch.randn(n, 3, 8, 8),)),
     "mobilenet": (MobileNet, lambda n: (torch.randn(n, 3, 8, 8),)),
@@ -182,6 +226,8 @@ FAMILIES = {
     "vit": (Vit, lambda n: (torch.randn(n, 3, 12, 12),)),
     "encoder": (Encoder, lambda n: (torch.randn(n, 7, 16),)),
     "bert": (Bert, lambda n: (torch.randint(0, 20, (n, 7)), (torch.arange(7) < torch.randint(2, 8, (n, 1))).long())),
+    "windows": (Windows, lambda n: (torch.randn(n, 4, 4, 8),)),
+    "translator": (Translator, lambda n: (torch.randint(0, 10, (n, 5)).index_fill(1, torch.tensor(0), 1),)),
     "recurrent": (Recurrent, lambda n: (torch.randn(n, 5, 6),)),
     "decoder": (Decoder, lambda n: (torch.randn(n, 3, 8, 8),)),
 }
@@ -192,6 +238,23 @@ def family(name: str) -> nn.Module:
     torch.manual_seed(0)
     net = FAMILIES[name][0]()
     for key, tensor in net.state_dict().items():
-        if "running" in key:
-            tensor.copy_(torch.rand_like(tensor) + 0.5)
+        if "running_mean" in key:
+            tensor.copy_(torch.randn_like(tensor) * 0.1)
+        if "running_var" in key:
+            tensor.copy_(torch.rand_like(tensor) * 0.3 + 0.1)
     return net.eval()
+
+
+def quantized(graph, data, weights, activations):
+    """`graph` simplified, each weight in the format `weights`, each activation that is a float in `activations`."""
+    graph = simplify(graph)
+    values = {v.name: x for v, x in zip(graph.inputs, data, strict=True)}
+    run(graph, dict(values), watch=lambda name, value: values.update({name: value}))
+    kept = {name: x for name, x in values.items() if x.dtype == np.float32 and x.size > 1}
+    encodings = {name: fit(activations, x, cover="max") for name, x in kept.items()}
+    coded = {}
+    for name, node in graph.weights():
+        if node.op in ("conv", "conv_transpose", "linear"):
+            w = graph.constants[name]
+            coded[name] = QTensor.of(w, fit(weights, w, axis=CHANNEL_AXIS[node.op]))
+    return graph.with_(constants={**graph.constants, **coded}, encodings=encodings)

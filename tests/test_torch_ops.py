@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 from bitladder.convert.torch_ops import BORROWED, TORCH_OPS  # noqa: E402
 from bitladder.ir.ops import OPS  # noqa: E402
 
+torch.set_num_threads(1)
 rng = np.random.default_rng(0)
 
 

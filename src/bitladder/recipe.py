@@ -124,13 +124,19 @@ def quantize(
 
     names = [name for name, _ in plain.weights()]
     wanted = plan_of(plan)
-    formats = {name: fmt for name, fmt in ({n: Nested(keep or 8) for n in names} | resolve(wanted, names)).items() if fmt is not None}
+    formats = {
+        name: fmt for name, fmt in ({n: Nested(keep or 8) for n in names} | resolve(wanted, names)).items() if fmt is not None
+    }
     if not formats:
-        raise ValueError("quantize: no weight is left to quantize; the network has none, or the plan leaves all of them in float")
+        raise ValueError(
+            "quantize: no weight is left to quantize; the network has none, or the plan leaves all of them in float"
+        )
     values = placement(plain, formats)
     seen = observe(plain, batches, values, per_channel=True, progress=tell)
-    activations = encodings(plain, seen, dict.fromkeys(values, activation_default()) | resolve(wanted, values, activations=True))
-    bench = Workbench(plain, activations, batches.first(hard.correct))
+    activations = encodings(
+        plain, seen, dict.fromkeys(values, activation_default()) | resolve(wanted, values, activations=True)
+    )
+    bench = Workbench(plain, activations, batches.some(hard.correct)[0])
 
     task = Task(bench, formats, goal, batches, score, tell)
     outcome = task.outcome()
@@ -159,7 +165,11 @@ def example(net: Any, first: Any, torch: Any) -> Any:
     if isinstance(first, Mapping):
         tensors = {k: torch.as_tensor(np.asarray(v)) for k, v in first.items() if k != data.LABELS}
         return next(iter(tensors.values())) if set(tensors) == {"x"} else tensors
-    parts = tuple(torch.as_tensor(np.asarray(p)) for p in first) if isinstance(first, tuple | list) else (torch.as_tensor(np.asarray(first)),)
+    parts = (
+        tuple(torch.as_tensor(np.asarray(p)) for p in first)
+        if isinstance(first, tuple | list)
+        else (torch.as_tensor(np.asarray(first)),)
+    )
     return parts[: arity(net)] if len(parts) > 1 else parts
 
 
@@ -272,7 +282,9 @@ class Task:
         if goal.search == "multi_level":
             given["loss"] = lambda lowered: plain - self.scored(self.network(lowered))
         if goal.count is not None and "k" not in needs:
-            choice = SEARCHES["count"].find(ranking.ranked, min(goal.count, len(ranking.ranked)), loss if self.score else None, threshold)
+            choice = SEARCHES["count"].find(
+                ranking.ranked, min(goal.count, len(ranking.ranked)), loss if self.score else None, threshold
+            )
         else:
             extra = {} if memo is None or "k" in needs else {"memo": memo}
             choice = SEARCHES[goal.search].find(ranking.ranked, *(given[n] for n in needs), **extra)
@@ -283,7 +295,9 @@ class Task:
         met = choice.met and (self.score is None or goal.max_drop is None or plain - float(reached or 0) <= threshold + 1e-9)
         if self.score is not None and plain - reference > threshold:
             notes.append(f"with every layer at its widest the network already loses {plain - reference:.4f}, more than allowed")
-        return Outcome(lowered, self.told(choice, ranking, met, notes) | {"float": plain, "reference": reference, "score": reached})
+        return Outcome(
+            lowered, self.told(choice, ranking, met, notes) | {"float": plain, "reference": reference, "score": reached}
+        )
 
     def by_budget(self) -> Outcome:
         """Layers stepped down in the order of the criterion, level by level, until the budget is met."""
@@ -310,7 +324,9 @@ class Task:
     def budget_loss(self, names: Sequence[str]) -> float:
         """What layers lose at low bits, for criteria that measure."""
         if self.score is None:
-            raise ValueError(f"quantize: criterion {self.goal.criterion!r} measures accuracy; give evaluation data or another criterion")
+            raise ValueError(
+                f"quantize: criterion {self.goal.criterion!r} measures accuracy; give evaluation data or another criterion"
+            )
         return self.scored(self.network({})) - self.scored(self.network(dict.fromkeys(names, self.goal.low)))
 
     def told(self, choice: Choice, ranking: Ranking, met: bool, notes: Sequence[str]) -> dict[str, Any]:
@@ -326,7 +342,10 @@ class Task:
             "search": goal.search,
             "low": goal.low,
             "evaluations": choice.evaluations,
-            "ranking": [{"layer": n, "value": ranking.values.get(n), "chosen": n in chosen, "note": ranking.why.get(n, "")} for n in ranking.all],
+            "ranking": [
+                {"layer": n, "value": ranking.values.get(n), "chosen": n in chosen, "note": ranking.why.get(n, "")}
+                for n in ranking.all
+            ],
             "trace": [[len(t.names), t.loss] for t in choice.trace],
             "notes": [*notes, *choice.notes],
         }
@@ -360,8 +379,7 @@ class Task:
         from bitladder.train.learn import learn
 
         module = to_torch(self.bench.plain)
-        samples = self.batches.first(self.batches.keep)
-        labels = self.batches.first_labels(self.batches.keep)
+        samples, labels = self.batches.some(self.batches.keep)
         if labels is None:
             notes.append("the calibration data has no labels, so the network learned from its own answers")
         got = learn(
@@ -397,7 +415,11 @@ class Task:
         widths = tuple(range(2, max(nested) + 1)) if nested else ()
         self.tell("bake", 0, 0)
         graph = self.bench.network(formats, widths=widths)
-        meta = {**graph.meta, "plan": {n: str(f) for n, f in self.narrowed(outcome.lowered).items()}, "result": dict(outcome.result)}
+        meta = {
+            **graph.meta,
+            "plan": {n: str(f) for n, f in self.narrowed(outcome.lowered).items()},
+            "result": dict(outcome.result),
+        }
         if self.goal.keep:
             meta["default_bits"] = {n: b for n, b in self.bits(outcome.lowered).items() if isinstance(self.formats[n], Nested)}
         graph = graph.with_(meta=meta)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bitladder.convert.aten_layers import LAYERS
 from bitladder.convert.aten_math import MATH, Handler
+from bitladder.convert.aten_reduce import REDUCE
 from bitladder.convert.aten_shapes import SHAPES
 
-ATEN: dict[str, Handler] = {**MATH, **SHAPES, **LAYERS}
+ATEN: dict[str, Handler] = {**MATH, **REDUCE, **SHAPES, **LAYERS}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -170,7 +171,7 @@ def pool(op: str) -> Handler:
     def handle(g: Builder, a: Any) -> Any:
         n = a.self.rank - 2
         kernel = each(a.kernel_size, n)
-        frame = {
+        frame: dict[str, Any] = {
             "kernel_shape": kernel,
             "strides": each(a.stride, n) if a.stride not in (None, []) else kernel,
             "pads": both(each(a.padding, n, 0)),
@@ -184,10 +185,20 @@ def pool(op: str) -> Handler:
             return g.emit(op, a.self, **frame, count_include_pad=int(a.count_include_pad))
         frame["dilations"] = each(a.dilation, n)
         if isinstance(a.out, tuple | list):
-            return tuple(g.emits(2, "max_pool_indices", a.self, **frame))
+            places = positions(g, a.self, frame)  # dropped if nothing reads them
+            return g.emit(op, a.self, **frame), places
         return g.emit(op, a.self, **frame)
 
     return handle
+
+
+def positions(g: Builder, x: Ref, frame: Mapping[str, Any]) -> Ref | None:
+    """Where each maximum was: torch counts in its own plane, a graph in the whole tensor."""
+    plane = [x.size(k) for k in range(2, x.rank)]
+    if None in plane:
+        return None
+    places = replace(g.emits(2, "max_pool_indices", x, **frame)[1], dtype="int64")
+    return g.emit("mod", places, g.const(math.prod(n for n in plane if n is not None), "int64"))
 
 
 def adaptive(op: str, whole: str) -> Handler:
@@ -218,24 +229,25 @@ def resize(mode: str) -> Handler:
         target = tuple(a.out.shape)[2:]
         if any(not isinstance(t, int) for t in target) or any(x.size(2 + k) is None for k in range(x.rank - 2)):
             raise Unsupported("must resize between known sizes, got a free axis; fix all sizes but the batch")
-        given = a.scale_factors or [s for s in (a.scales, a.scales_d, a.scales_h, a.scales_w) if isinstance(s, float)] or None
-        if isinstance(a.scales, list):
-            given = a.scales
-        scales = given if given and None not in given else [t / x.size(2 + k) for k, t in enumerate(target)]
         where = "align_corners" if a.align_corners else ("asymmetric" if mode == "nearest" else "half_pixel")
-        return resized(g, x, target, scales, mode, where)
+        extra = {"nearest_mode": "floor"} if mode == "nearest" else {"cubic_coeff_a": -0.75} if mode == "cubic" else {}
+        spatial = tuple(range(2, x.rank))
+        frame: dict[str, Any] = {"mode": mode, "axes": spatial, "coordinate_transformation_mode": where, **extra}
+        if (scales := factors(a)) is None:
+            return g.emit("resize", x, None, None, g.ints(target), **frame)
+        made = [int(float(np.float32(s)) * n) for s, n in zip(scales, x.shape[2:], strict=True)]
+        if made != list(target):
+            raise Unsupported(f"must resize by factors that give {target} in single precision, got {scales}; pass size=")
+        return g.emit("resize", x, None, g.const(scales, "float32"), **frame)
 
     return handle
 
 
-def resized(g: Builder, x: Ref, target: Sequence[int], scales: Sequence[float], mode: str, where: str) -> Ref:
-    """A resize by factors, as torch computes coordinates from the factors it was given."""
-    factors = g.const([1.0, 1.0, *scales], "float32")
-    exact = all(math.floor(x.size(2 + k) * s) == t for k, (t, s) in enumerate(zip(target, scales, strict=True)))  # type: ignore[operator]
-    if not exact:
-        raise Unsupported(f"must resize by factors that give {tuple(target)}, got {tuple(scales)}; pass size= instead")
-    extra = {"nearest_mode": "floor"} if mode == "nearest" else {"cubic_coeff_a": -0.75} if mode == "cubic" else {}
-    return g.emit("resize", x, None, factors, mode=mode, coordinate_transformation_mode=where, **extra)
+def factors(a: Any) -> list[float] | None:
+    """The factors a resize was given (they decide where pixels lie), None where it was given a size."""
+    if a.scale_factors is not None:
+        return list(a.scale_factors)
+    return [s for s in (a.scales, a.scales_d, a.scales_h, a.scales_w) if s is not None] or None
 
 
 # -------------------------------------------------------------------------------------------------------- recurrent
@@ -285,19 +297,20 @@ def one_layer(
     g: Builder, kind: str, x: Ref, sets: Sequence[Sequence[Ref]], states: Sequence[Ref | None], attrs: Mapping[str, Any]
 ) -> list[Ref]:
     """The output (time, batch, directions * hidden) of one layer, and its last states."""
-    hidden = sets[0][1].shape[1]  # type: ignore[index]
+    hidden = known(sets[0][1]).shape[1]
     w, r = (stacked(g, kind, [s[k] for s in sets]) for k in (0, 1))
     b = biases(g, kind, sets) if len(sets[0]) == 4 else None
     count = 3 if kind == "lstm" else 2
     direction = "bidirectional" if len(sets) == 2 else "forward"
-    per_way = {k: v * len(sets) if isinstance(v, tuple) else v for k, v in attrs.items()}
+    per_way: dict[str, Any] = {k: v * len(sets) if isinstance(v, tuple) else v for k, v in attrs.items()}
     made = g.emits(count, kind, x, w, r, b, None, *states, hidden_size=hidden, direction=direction, **per_way)
     y, *last = made  # (time, directions, batch, hidden)
     if len(sets) == 1:
         flat = g.emit("squeeze", y, g.ints([1]))
     else:
         flat = g.emit("reshape", g.emit("transpose", y, perm=(0, 2, 1, 3)), g.ints([0, 0, -1]))
-    return [Ref(flat.name, (*x.shape[:2], len(sets) * hidden)), *last]  # type: ignore[misc, operator]
+    assert x.shape is not None
+    return [Ref(flat.name, (*x.shape[:2], len(sets) * hidden)), *last]
 
 
 def known(ref: Ref) -> np.ndarray:

@@ -184,12 +184,6 @@ def softplus(g: Builder, a: Any) -> Ref:
     return g.emit("div", g.emit("softplus", g.emit("mul", a.self, beta)), beta)
 
 
-def log_softmax(g: Builder, a: Any) -> Ref:
-    """x less the logarithm of the sum of exponentials."""
-    x = cast(g, a.self, out_dtype(a))
-    return g.emit("sub", x, g.emit("reduce_log_sum_exp", x, g.ints([a.dim % a.self.rank]), keepdims=1))
-
-
 def log1p(g: Builder, a: Any) -> Ref:
     return g.emit("log", g.emit("add", a.self, g.const(1.0, "float32")))
 
@@ -201,88 +195,12 @@ def where(g: Builder, a: Any) -> Ref:
 
 def masked_fill(g: Builder, a: Any) -> Ref:
     dtype = out_dtype(a)
-    value = finite(a.value) if not isinstance(a.value, Ref) else a.value
-    return g.emit("where", a.mask, operand(g, value, dtype), operand(g, a.self, dtype), dtype=dtype)
+    return g.emit("where", a.mask, operand(g, finite(a.value), dtype), operand(g, a.self, dtype), dtype=dtype)
 
 
-def finite(value: Number) -> Number:
+def finite(value: Any) -> Any:
     """`value`, or the largest float32 for an infinity: a softmax gives the same, and every format can code it."""
     return math.copysign(float(np.finfo(np.float32).max), value) if isinstance(value, float) and math.isinf(value) else value
-
-
-def axes_of(a: Any) -> list[int]:
-    """The axes a reduction folds, counted from the front; all of them if none is given."""
-    rank = a.self.rank
-    given = range(rank) if a.dim in (None, []) else ([a.dim] if isinstance(a.dim, int) else a.dim)
-    return sorted(d % rank for d in given) if rank else []
-
-
-def reduction(op: str) -> Handler:
-    """sum, mean, amax ... over some axes."""
-
-    def handle(g: Builder, a: Any) -> Ref:
-        x = cast(g, a.self, out_dtype(a))
-        axes = axes_of(a)
-        return g.emit(op, x, g.ints(axes), keepdims=int(a.keepdim or 0)) if axes else x
-
-    return handle
-
-
-def variance(g: Builder, a: Any) -> Ref:
-    """The mean of squared deviations; the correction for small samples is a factor."""
-    axes = axes_of(a)
-    count = math.prod(a.self.size(d) or 0 for d in axes)
-    mean = g.emit("reduce_mean", a.self, g.ints(axes), keepdims=1)
-    off = g.emit("sub", a.self, mean)
-    out = g.emit("reduce_mean", g.emit("mul", off, off), g.ints(axes), keepdims=int(a.keepdim or 0))
-    correction = int(a.unbiased) if a.unbiased is not None else (1 if a.correction is None else a.correction)
-    return g.emit("mul", out, g.const(count / (count - correction), "float32")) if correction else out
-
-
-def deviation(g: Builder, a: Any) -> Ref:
-    return g.emit("sqrt", variance(g, a))
-
-
-def norm(g: Builder, a: Any) -> Ref:
-    """The Euclidean or the absolute norm along axes (aten.linalg_vector_norm, aten.norm)."""
-    order = a.ord if a.ord is not None else (a.p if a.p is not None else 2)
-    if order not in (1, 2):
-        raise Unsupported(f"must be a norm of order 1 or 2, got {order}; write it with abs, pow and sum")
-    axes, keep = g.ints(axes_of(a)), int(a.keepdim or 0)
-    if order == 1:
-        return g.emit("reduce_sum", g.emit("abs", a.self), axes, keepdims=keep)
-    return g.emit("sqrt", g.emit("reduce_sum", g.emit("mul", a.self, a.self), axes, keepdims=keep))
-
-
-def extreme(op: str, arg: str, pair: str) -> Handler:
-    """max and min: of everything, of two tensors, or along an axis with the positions."""
-
-    def handle(g: Builder, a: Any) -> Any:
-        if a.other is not None:
-            return arithmetic(pair)(g, a)
-        if a.dim is None:
-            return reduction(op)(g, a)
-        return (
-            g.emit(op, a.self, g.ints([a.dim % a.self.rank]), keepdims=int(a.keepdim or 0)),
-            g.emit(arg, a.self, dtype="int64", axis=a.dim % a.self.rank, keepdims=int(a.keepdim or 0)),
-        )
-
-    return handle
-
-
-def position(op: str) -> Handler:
-    """argmax and argmin, along an axis or over everything laid flat."""
-
-    def handle(g: Builder, a: Any) -> Ref:
-        x = a.self if a.dim is not None else g.emit("reshape", a.self, g.ints([-1]), shape=(-1,))
-        axis = a.dim % x.rank if a.dim is not None else 0
-        return g.emit(op, x, dtype="int64", axis=axis, keepdims=int(a.keepdim or 0))
-
-    return handle
-
-
-def softmax(g: Builder, a: Any) -> Ref:
-    return g.emit("softmax", cast(g, a.self, out_dtype(a)), axis=a.dim)
 
 
 def gelu(g: Builder, a: Any) -> Ref:
@@ -291,9 +209,7 @@ def gelu(g: Builder, a: Any) -> Ref:
 
 def glu(g: Builder, a: Any) -> Ref:
     half = a.self.size(a.dim) // 2
-    parts = [
-        g.emit("slice", a.self, g.ints([lo]), g.ints([lo + half]), g.ints([a.dim % a.self.rank])) for lo in (0, half)
-    ]
+    parts = [g.emit("slice", a.self, g.ints([lo]), g.ints([lo + half]), g.ints([a.dim % a.self.rank])) for lo in (0, half)]
     return g.emit("mul", parts[0], g.emit("sigmoid", parts[1]))
 
 
@@ -302,6 +218,10 @@ def same(g: Builder, a: Any) -> Any:
     if a.train:
         raise Unsupported("must be in eval mode, got a program exported for training; call module.eval() before torch.export")
     return a.self if a.self is not None else a.input
+
+
+def nothing(g: Builder, a: Any) -> None:
+    """What an exporter writes down to check sizes and types at run time."""
 
 
 def converted(g: Builder, a: Any) -> Ref:
@@ -315,6 +235,11 @@ UNARY = (
 )  # fmt: skip
 SAME = ("contiguous", "clone", "dropout", "feature_dropout", "alpha_dropout", "detach", "alias", "lift_fresh_copy")
 
+ASSERTIONS = (
+    "_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size", "sym_constrain_range", "operator.ge",
+    "operator.le", "operator.gt", "operator.lt", "operator.eq", "operator.ne",
+)  # fmt: skip
+
 MATH: dict[str, Handler] = {
     "add": arithmetic("add"),
     "sub": arithmetic("sub"),
@@ -327,8 +252,6 @@ MATH: dict[str, Handler] = {
     "remainder": arithmetic("mod"),
     "maximum": arithmetic("max"),
     "minimum": arithmetic("min"),
-    "max": extreme("reduce_max", "arg_max", "max"),
-    "min": extreme("reduce_min", "arg_min", "min"),
     "operator.add": symbolic("add", lambda a, b: a + b),
     "operator.sub": symbolic("sub", lambda a, b: a - b),
     "operator.mul": symbolic("mul", lambda a, b: a * b),
@@ -371,29 +294,10 @@ MATH: dict[str, Handler] = {
     "softplus": softplus,
     "where": where,
     "masked_fill": masked_fill,
-    "sum": reduction("reduce_sum"),
-    "mean": reduction("reduce_mean"),
-    "amax": reduction("reduce_max"),
-    "amin": reduction("reduce_min"),
-    "prod": reduction("reduce_prod"),
-    "logsumexp": reduction("reduce_log_sum_exp"),
-    "var": variance,
-    "std": deviation,
-    "linalg_vector_norm": norm,
-    "norm": norm,
-    "argmax": position("arg_max"),
-    "argmin": position("arg_min"),
-    "softmax": softmax,
-    "_softmax": softmax,
-    "_safe_softmax": softmax,
-    "log_softmax": log_softmax,
-    "_log_softmax": log_softmax,
     **{op: unary(op) for op in UNARY},
     "hardswish": unary("hard_swish"),
     "hardsigmoid": lambda g, a: g.emit("hard_sigmoid", a.self, alpha=1 / 6, beta=0.5),
     **{op: same for op in SAME},
     **{op: converted for op in ("to", "_to_copy", "type_as", "float", "convert_element_type")},
-    "_assert_tensor_metadata": lambda g, a: None,
-    "_assert_scalar": lambda g, a: None,
-    "sym_constrain_range_for_size": lambda g, a: None,
+    **{op: nothing for op in ASSERTIONS},
 }

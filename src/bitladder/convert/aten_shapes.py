@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bitladder.convert.aten_math import Handler, cast, operand, out_dtype
+from bitladder.convert.aten_math import Handler, cast, finite, operand, out_dtype
 from bitladder.convert.build import Builder, Ref, Size
 from bitladder.errors import Unsupported
 
@@ -18,7 +18,7 @@ END = 2**63 - 1  # "to the end" in a slice
 
 def shape_of(val: Any) -> tuple[Size, ...]:
     """The shape of what the exporter saw: numbers, and symbols for free axes."""
-    return tuple(n if isinstance(n, int) else str(n) for n in val.shape)
+    return tuple(int(str(n)) if str(n).isdigit() else str(n) for n in val.shape)
 
 
 def reshaped(g: Builder, x: Ref, shape: tuple[Size, ...]) -> Ref:
@@ -119,6 +119,16 @@ def index(g: Builder, a: Any) -> Ref:
         raise Unsupported("must index one axis by one tensor of integers, got several or a mask; use gather or where")
     axis, positions = given[0]
     return g.emit("gather", a.self, positions, axis=axis)
+
+
+def index_put(g: Builder, a: Any) -> Ref:
+    """x[mask] = number, which is a choice."""
+    mask = a.indices[0]
+    if len(a.indices) > 1 or mask is None or mask.dtype != "bool" or a.accumulate or a.values.shape not in ((), (1,)):
+        raise Unsupported("must write one number where one boolean mask says so, got something else; use where or scatter")
+    extra = a.self.rank - mask.rank
+    mask = g.emit("unsqueeze", mask, g.ints(list(range(mask.rank, a.self.rank)))) if extra else mask
+    return g.emit("where", mask, cast(g, a.values, a.self.dtype), a.self, dtype=a.self.dtype)
 
 
 def unsqueeze(g: Builder, a: Any) -> Ref:
@@ -264,11 +274,12 @@ def copy(g: Builder, a: Any) -> Ref:
 
 def filled(g: Builder, a: Any, value: Any) -> Ref:
     """A tensor of one value; as small as its known sizes allow, so a free axis becomes a shape."""
-    shape, dtype = shape_of(a.out), out_dtype(a)
+    shape, dtype, value = shape_of(a.out), out_dtype(a), finite(value)
     if isinstance(value, Ref):
         return g.emit("expand", cast(g, value, dtype), target_shape(g, a), dtype=dtype)
-    if all(isinstance(n, int) for n in shape) and math.prod(shape) <= 2**16:  # type: ignore[arg-type]
-        return replace(g.const(np.full(shape, value), dtype), fill=value)  # type: ignore[arg-type]
+    known = [n for n in shape if isinstance(n, int)]
+    if len(known) == len(shape) and math.prod(known) <= 2**16:
+        return replace(g.const(np.full(known, value), dtype), fill=value)
     return replace(g.emit("expand", g.const(value, dtype), target_shape(g, a), dtype=dtype), fill=value)
 
 
@@ -317,6 +328,7 @@ SHAPES: dict[str, Handler] = {
     "select": select,
     "index_select": index_select,
     "index": index,
+    "index_put": index_put,
     "gather": lambda g, a: g.emit("gather_elements", a.self, a.index, axis=a.dim % a.self.rank),
     "unsqueeze": unsqueeze,
     "squeeze": squeeze,

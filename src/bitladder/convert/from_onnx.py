@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bitladder.convert.onnx_draft import TYPES, Call, Draft, type_name
+from bitladder.convert.onnx_draft import TYPES, Call, Draft, Types, type_name
+from bitladder.convert.onnx_spelt import spelt
 from bitladder.convert.onnx_words import TYPE_ATTRS, WORDS
 from bitladder.errors import Malformed, Unsupported, require
 from bitladder.ir.graph import Graph, Node, Value
@@ -34,12 +35,19 @@ def from_onnx(source: str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Mode
 
     >>> from_onnx("model.onnx")  # doctest: +SKIP
     """
-    model = prepared(load(source))
-    draft = begin(model)
-    problems = written(draft, model)
-    if problems:
-        raise Unsupported(explained(problems))
-    return finished(draft, model)
+    model = load(source)
+    try:
+        model = prepared(model)
+        calls, draft = begin(model)
+        problems = written(draft, calls, model)
+        if problems:
+            raise Unsupported(explained(problems))
+        return finished(draft, model)
+    except (Unsupported, Malformed, OSError, ImportError, MemoryError):
+        raise
+    except Exception as error:
+        text = f"from_onnx: the model must be valid ONNX, but contradicts itself ({first_line(error)})"
+        raise Malformed(f"{text}; try onnx.checker.check_model") from error
 
 
 def load(source: Any) -> ir.Model:
@@ -63,13 +71,15 @@ def load(source: Any) -> ir.Model:
     else:
         model = source if isinstance(source, onnx_ir.Model) else onnx_ir.from_proto(source)
     for tensor in external_tensors(model):
-        check_beneath(tensor, folder)
+        check_beneath(tensor, Path(tensor.base_dir) if folder is None and tensor.base_dir else folder)
     return model
 
 
-def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def first_line(error: BaseException) -> str:
+    """What an error says first, or what caused it does, in one line of modest length."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
@@ -91,7 +101,9 @@ def check_beneath(tensor: ir.ExternalTensor, folder: Path | None) -> None:
 
     def refused(why: str) -> Malformed:
         where = f"location {os.fspath(tensor.location)!r} {why}"
-        return Malformed(f"from_onnx: data of {tensor.name!r} must lie beneath the model's folder, but its {where}; move it there")
+        return Malformed(
+            f"from_onnx: data of {tensor.name!r} must lie beneath the model's folder, but its {where}; move it there"
+        )
 
     if folder is None:
         raise refused("is a file, and a model without a path has no folder")
@@ -104,7 +116,9 @@ def check_beneath(tensor: ir.ExternalTensor, folder: Path | None) -> None:
     try:
         info = path.stat()
     except OSError:
-        raise FileNotFoundError(f"from_onnx: data of {tensor.name!r} should be in {os.fspath(path)!r}, which is missing") from None
+        raise FileNotFoundError(
+            f"from_onnx: data of {tensor.name!r} should be in {os.fspath(path)!r}, which is missing"
+        ) from None
     if not stat.S_ISREG(info.st_mode) or info.st_nlink > 1:
         raise refused("is not a plain file (or has a second hard link)")
 
@@ -118,12 +132,19 @@ def prepared(model: ir.Model) -> ir.Model:
         model.graph.inputs.remove(model.graph.initializers[name])  # as old files list them
     optimizer.inline(model)
     folded = model.clone()
+    limits = {"input_size_limit": FOLD_LIMIT, "output_size_limit": FOLD_LIMIT, "should_fold": no_weights}
     try:
-        optimizer.fold_constants_ir(folded, onnx_shape_inference=True, input_size_limit=FOLD_LIMIT, output_size_limit=FOLD_LIMIT)
+        optimizer.fold_constants_ir(folded, onnx_shape_inference=True, **limits)
         optimizer.remove_unused_nodes(folded)
     except Exception:  # it stumbles over some operators that are not ours either; those are then named one by one
         return model
     return folded
+
+
+def no_weights(node: ir.Node) -> bool | None:
+    """False where a matrix or more would be folded: that may be a weight, whose name would be lost; elsewhere no opinion."""
+    held = [v.const_value for v in node.inputs if v is not None and v.const_value is not None]
+    return False if any(len(tensor.shape) >= 2 for tensor in held) else None
 
 
 def converted(model: ir.Model, opset: int) -> ir.Model:
@@ -138,16 +159,17 @@ def converted(model: ir.Model, opset: int) -> ir.Model:
         raise Unsupported(f"{text}; export the model again with a newer opset") from None
 
 
-def begin(model: ir.Model) -> Draft:
-    """A draft that knows the model's names, types and initializers, and has no nodes yet."""
+def begin(model: ir.Model) -> tuple[list[Call], Draft]:
+    """What the model computes, call by call, and a draft that knows its names, types and initializers, and has no nodes yet."""
     graph = model.graph
     nodes = [node for node in graph]
     for number, value in enumerate(v for node in nodes for v in node.outputs):
         value.name = value.name if value.name is not None else f"value.{number}"
     values = (*graph.inputs, *graph.initializers.values(), *(v for node in nodes for v in node.outputs if v.name))
-    types = {str(v.name): (type_of(v), shape_of(v)) for v in values}
+    types: Types = {str(v.name): (type_of(v), shape_of(v)) for v in values}
     readers: dict[str, list[Call]] = {}
-    for call in (called(node, model) for node in nodes):
+    calls = spelt([called(node, model) for node in nodes], types)
+    for call in calls:
         for name in dict.fromkeys(filter(None, call.inputs)):
             readers.setdefault(name, []).append(call)
     outputs = tuple(str(v.name) for v in graph.outputs)
@@ -155,7 +177,7 @@ def begin(model: ir.Model) -> Draft:
     for name, value in graph.initializers.items():
         if value.const_value is not None and types[name][0] in HELD:
             draft.constants[name] = array_of(value.const_value)
-    return draft
+    return calls, draft
 
 
 def type_of(value: ir.Value) -> str | None:
@@ -215,10 +237,9 @@ def type_known(dtype: ir.DataType) -> bool:
     return dtype not in (onnx_ir.DataType.STRING, onnx_ir.DataType.UNDEFINED) and dtype.numpy().name in HELD
 
 
-def written(draft: Draft, model: ir.Model) -> list[tuple[str, str, str]]:
+def written(draft: Draft, calls: list[Call], model: ir.Model) -> list[tuple[str, str, str]]:
     """Writes every node into the draft; what could not be written, as (operator, why, node)."""
     problems = [("input", f"of type {type_of(v)}", str(v.name)) for v in model.graph.inputs if type_of(v) not in HELD]
-    calls = [called(node, model) for node in model.graph]
     for call in sorted(calls, key=lambda call: call.op != "Constant"):  # stable: constants first, then as they come
         try:
             for name in filter(None, (*call.inputs, *call.outputs)):
@@ -229,6 +250,11 @@ def written(draft: Draft, model: ir.Model) -> list[tuple[str, str, str]]:
             WORDS[call.op](draft, call)
         except Unsupported as error:
             problems.append((call.op, str(error), call.name))
+        except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:
+            if problems:  # it may only miss what another node could not make
+                continue
+            doing = f"from_onnx: node {call.name!r} ({call.op}) must be valid ONNX, but reading it failed"
+            raise Malformed(f"{doing} ({type(error).__name__}: {first_line(error)}); try onnx.checker.check_model") from error
     return problems
 
 
@@ -238,7 +264,7 @@ def explained(problems: list[tuple[str, str, str]]) -> str:
     first = {(op, why): node for op, why, node in reversed(problems)}
     parts = [f"{n} x {op}{f' ({why})' if why else ''} at {first[op, why]!r}" for (op, why), n in counts.items()]
     return (
-        f"from_onnx: the model must use supported operators only, but has {', '.join(parts)}; "
+        f"from_onnx: the model must use supported operators only, but has {' '.join(', '.join(parts).split())}; "
         "export it with standard operators (opset 18 or newer, inference mode), or cut those nodes off"
     )
 
@@ -250,7 +276,7 @@ def finished(draft: Draft, model: ir.Model) -> Graph:
         if name in draft.alias:
             nodes.append(Node("identity", (draft.name(name),), (name,)))
     nodes = needed(nodes, draft.outputs)
-    names = renamed(nodes, draft)
+    names = {**renamed(nodes, draft), **returned(nodes, draft)}
     nodes = [
         Node(n.op, tuple(names.get(i, i) for i in n.inputs), tuple(names.get(o, o) for o in n.outputs), n.attrs)
         for n in nodes
@@ -263,7 +289,7 @@ def finished(draft: Draft, model: ir.Model) -> Graph:
         inputs=tuple(Value(str(v.name), type_name(type_of(v) or "float32"), shape_of(v)) for v in model.graph.inputs),
         outputs=draft.outputs,
         nodes=tuple(nodes),
-        constants={k: c for k, c in draft.constants.items() if k in read},
+        constants={n: c for k, c in draft.constants.items() if (n := names.get(k, k)) in read and k not in names.values()},
         encodings={k: e for k, e in encodings.items() if k in made},
         meta=meta_of({str(k): str(v) for k, v in model.metadata_props.items()}),
     )
@@ -285,10 +311,17 @@ def renamed(nodes: list[Node], draft: Draft) -> dict[str, str]:
     names: dict[str, str] = {}
     for node in nodes:
         source, copy = node.inputs[0] if node.inputs else "", node.outputs[0]
-        if node.op == "identity" and copy in draft.outputs and source in makers and source not in (*draft.outputs, *names):
-            if copy not in draft.encodings:
-                names[source] = copy
+        if node.op != "identity" or copy not in draft.outputs or copy in draft.encodings:
+            continue
+        if source in makers and source not in draft.outputs and source not in names:
+            names[source] = copy
     return names
+
+
+def returned(nodes: list[Node], draft: Draft) -> dict[str, str]:
+    """The old names of matrices that everybody reads transposed."""
+    read = {name for node in nodes for name in node.inputs} | set(draft.outputs)
+    return {k: old for k, old in draft.turned.items() if k in read and k not in draft.types and old not in read}
 
 
 LABEL_KEYS = ("labels", "names", "classes", "class_names", "id2label")

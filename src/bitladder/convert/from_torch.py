@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch._ops import OpOverload
 from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
+from torch.utils._pytree import tree_leaves, tree_map
 
 from bitladder.convert.aten import ATEN
 from bitladder.convert.aten_math import dtype_text
@@ -26,6 +28,8 @@ from bitladder.convert.build import Builder, Ref
 from bitladder.errors import Unsupported
 from bitladder.ir.graph import Graph, Value
 
+FLOAT_MAX = np.finfo(np.float32).max
+DEPTH = 4  # decompositions are made of operators that may need one themselves
 VIEWS = ("slice", "select", "view", "reshape", "transpose", "permute", "unsqueeze", "squeeze", "flatten", "expand", "chunk")
 
 
@@ -34,15 +38,15 @@ def from_torch(module: torch.nn.Module | ExportedProgram, example_inputs: Any = 
 
     Axis 0 of every input is free where the module allows it; where it does not, `meta["batch"]` says so.
     """
-    note: dict[str, Any] = {}
     if not isinstance(module, ExportedProgram):
         module, note = exported(module, example_inputs)
+        return from_torch(module).with_(meta=note)
     program = functional(module)
     if missing := unknown(program):
         program, missing = decomposed(program, missing)
     if missing:
         raise Unsupported(refusal(missing))
-    return imported(program).with_(meta=note)
+    return imported(program)
 
 
 def exported(module: torch.nn.Module, example: Any) -> tuple[ExportedProgram, dict[str, Any]]:
@@ -63,15 +67,33 @@ def exported(module: torch.nn.Module, example: Any) -> tuple[ExportedProgram, di
 
 def export(module: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[ExportedProgram, dict[str, Any]]:
     """The program with a free batch axis, else with the example's sizes and a note that says why."""
-    two = tuple(at_least_two(a) for a in args), {k: at_least_two(a) for k, a in kwargs.items()}
-    free = [axes(a) for a in two[0]], {k: axes(a) for k, a in two[1].items()}
-    shapes = (*free[0], *free[1].values())
+    two_args, two_kwargs = tree_map(at_least_two, (args, kwargs))
+    shapes = torch.export.ShapesCollection()
+    for leaf in tensors(two_args, two_kwargs):
+        shapes[leaf] = {0: Dim.AUTO}
     try:
-        return torch.export.export(module, two[0], two[1], dynamic_shapes=shapes), {}
-    except Exception as error:
+        program = torch.export.export(module, two_args, two_kwargs, dynamic_shapes=shapes)
+        firsts = [shape_of(val)[0] for val in given(program)]
+        if any(isinstance(n, str) for n in firsts) and all(
+            isinstance(n, str) or n == leaf.shape[0] for n, leaf in zip(firsts, tensors(args, kwargs), strict=True)
+        ):
+            return program, {}
+        why = "the module asks for it"
+    except Exception as error:  # whatever the exporter raises; a module that cannot be exported at all raises below
         why = str(error).strip().splitlines()[0]
-        sizes = [tuple(a.shape) for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)]
-        return torch.export.export(module, args, kwargs), {"batch": f"fixed: exported for shapes {sizes} only, because {why}"}
+    sizes = [tuple(leaf.shape) for leaf in tensors(args, kwargs)]
+    return torch.export.export(module, args, kwargs), {"batch": f"fixed: exported for shapes {sizes} only, because {why}"}
+
+
+def tensors(*tree: Any) -> list[torch.Tensor]:
+    """The tensors with at least one axis among arguments."""
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor) and leaf.ndim]
+
+
+def given(program: ExportedProgram) -> list[torch.Tensor]:
+    """The tensors with at least one axis among a program's inputs, as the exporter saw them."""
+    names = {spec.arg.name for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT}
+    return tensors([n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder" and n.name in names])
 
 
 def arguments(example: Any) -> tuple[tuple, dict[str, Any]]:
@@ -83,14 +105,7 @@ def arguments(example: Any) -> tuple[tuple, dict[str, Any]]:
 
 def at_least_two(a: Any) -> Any:
     """`a` with two rows where it has one: an exporter takes a 1 for a fact."""
-    if isinstance(a, torch.Tensor) and a.ndim and a.shape[0] == 1:
-        return torch.cat([a, a])
-    return a
-
-
-def axes(a: Any) -> Any:
-    """Which axes of an example argument may vary: the first of every tensor."""
-    return {0: Dim.AUTO} if isinstance(a, torch.Tensor) and a.ndim else None
+    return torch.cat([a, a]) if isinstance(a, torch.Tensor) and a.ndim and a.shape[0] == 1 else a
 
 
 def functional(program: ExportedProgram) -> ExportedProgram:
@@ -105,7 +120,7 @@ def functional(program: ExportedProgram) -> ExportedProgram:
 
 def writes(target: Any) -> bool:
     """Whether an operator changes its first argument."""
-    return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
+    return isinstance(target, OpOverload) and target._schema.is_mutable
 
 
 def decompose(program: ExportedProgram, table: dict) -> ExportedProgram:
@@ -114,13 +129,18 @@ def decompose(program: ExportedProgram, table: dict) -> ExportedProgram:
         return program.run_decompositions(table)
 
 
-def decomposed(program: ExportedProgram, missing: Mapping[str, list]) -> tuple[ExportedProgram, dict[str, list]]:
-    """`program` with the operators that have no handler taken apart where torch knows how, and those still missing."""
+def decomposed(program: ExportedProgram, missing: dict[str, list]) -> tuple[ExportedProgram, dict[str, list]]:
+    """`program` with the operators that have no handler taken apart as far as torch knows how, and those still missing."""
     known = torch.export.default_decompositions()
-    targets = {node.target for nodes in missing.values() for node in nodes}
-    if table := {t: known[t] for t in targets if t in known}:
+    for _ in range(DEPTH):
+        targets = {node.target for nodes in missing.values() for node in nodes if isinstance(node.target, OpOverload)}
+        table = {t: known[t] for t in targets if t in known}  # not .get: the table is a dict in name only
+        table |= {t: t.decompose for t in targets if t not in table and t._can_decompose()}
+        if not table:
+            break
         program = decompose(program, table)
-    return program, unknown(program)
+        missing = unknown(program)
+    return program, missing
 
 
 def word(target: Any) -> str:
@@ -131,7 +151,7 @@ def word(target: Any) -> str:
     """
     if isinstance(target, str):
         return ""
-    if not isinstance(target, torch._ops.OpOverload):
+    if not isinstance(target, OpOverload):
         return f"{target.__module__.strip('_')}.{target.__name__}" if hasattr(target, "__module__") else str(target)
     space, _, name = target._schema.name.partition("::")
     name = name if name.endswith("__") else name.removesuffix("_")
@@ -191,8 +211,9 @@ def placed(program: ExportedProgram, build: Builder, env: dict[Any, Any]) -> tup
 
 
 def array(tensor: torch.Tensor) -> np.ndarray:
-    """A tensor's values in the dtype they have in a graph."""
-    return tensor.detach().cpu().to(getattr(torch, dtype_text(tensor.dtype))).numpy()
+    """A copy of a tensor's values in the dtype they have in a graph; infinities, as in masks, become the largest floats."""
+    values = tensor.detach().cpu().to(getattr(torch, dtype_text(tensor.dtype)), copy=True).contiguous().numpy()
+    return np.clip(values, -FLOAT_MAX, FLOAT_MAX) if values.dtype == np.float32 else values
 
 
 def spoken(program: ExportedProgram) -> dict[Any, str]:
@@ -247,7 +268,7 @@ class Args:
 
 def bound(target: Any, args: tuple, kwargs: Mapping[str, Any], made: Any) -> Args:
     """The arguments of a call with the schema's defaults filled in; for a plain function, `args` alone."""
-    if not isinstance(target, torch._ops.OpOverload):
+    if not isinstance(target, OpOverload):
         return Args({"args": args}, made)
     schema = target._schema.arguments
     given = {a.name: a.default_value for a in schema if a.has_default_value()}

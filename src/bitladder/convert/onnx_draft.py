@@ -18,9 +18,13 @@ FOLD_LIMIT = 1 << 20  # elements; a constant expression with a bigger result sta
 GROWING = frozenset({"expand", "tile", "pad", "resize", "range", "one_hot", "constant_of_shape", "col2im", "center_crop_pad"})
 MOVING = frozenset({"transpose", "reshape", "squeeze", "unsqueeze", "flatten", "cast", "quantize_linear"})
 
-TYPES = frozenset(
-    "float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool int4 uint4 int2 uint2".split()
-)  # what flows through a graph; bfloat16 becomes float32
+TRUTHS = frozenset(
+    {"equal", "greater", "less", "greater_or_equal", "less_or_equal", "and_", "or_", "xor", "not_", "is_nan", "is_inf"}
+)
+TYPES = frozenset(  # what flows through a graph; bfloat16 becomes float32
+    {"bool", "float16", "float32", "float64", *(f"{u}int{bits}" for u in ("", "u") for bits in (2, 4, 8, 16, 32, 64))}
+)
+Types = dict[str, tuple[str | None, tuple[int | str, ...] | None]]  # ONNX type and shape by name, as far as known
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ def type_name(name: str) -> str:
 class Draft:
     """What has been written so far, and what is known about the names of the model."""
 
-    types: dict[str, tuple[str, tuple[int | str, ...] | None]]  # dtype (of ONNX) and shape
+    types: Types
     readers: dict[str, list[Call]]
     kept: frozenset[str]  # names of inputs and outputs, which must stay
     outputs: tuple[str, ...]
@@ -91,18 +95,23 @@ class Draft:
 
     def dtype(self, name: str) -> str:
         """The ONNX type of a value of the model, as text."""
-        array = self.array(name)
         known = self.types.get(name, (None, None))[0]
-        if known is None:
-            if array is None:
-                raise Unsupported(f"type of {name!r} unknown")
+        if known is not None:
+            return known
+        array = self.array(name)
+        if array is not None:
             return array.dtype.name
-        return known
+        maker = next((node for node in reversed(self.nodes) if self.name(name) in node.outputs), None)
+        if maker is None:
+            raise Unsupported(f"type of {name!r} unknown")
+        if maker.op in TRUTHS:
+            return "bool"
+        return maker.attrs.get("to") or self.dtype(maker.inputs[1 if maker.op == "where" else 0])
 
     def shape(self, name: str) -> tuple[int | str, ...] | None:
         """The shape of a value, as far as it is known."""
         constant = self.constants.get(self.name(name))
-        return tuple(constant.shape) if isinstance(constant, np.ndarray | QTensor) else self.types.get(name, ("", None))[1]
+        return tuple(constant.shape) if isinstance(constant, np.ndarray | QTensor) else self.types.get(name, (None, None))[1]
 
     def rank(self, name: str) -> int:
         """The number of axes of a value."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bitladder.convert.onnx_draft import Call, Draft
+from bitladder.convert.onnx_draft import Call, Draft, type_name
 from bitladder.formats.tensor import QTensor
 from bitladder.ir.graph import Constant, Node
 
@@ -30,13 +30,24 @@ def is_matrix(draft: Draft, name: str) -> bool:
     return isinstance(constant, np.ndarray) and constant.ndim == 2 and constant.dtype.kind == "f"
 
 
+def is_grouped(draft: Draft, name: str) -> bool:
+    """Whether a name is a constant whose scales belong to groups along its rows: turned, no encoding describes it."""
+    constant = draft.constants.get(draft.name(name))
+    return isinstance(constant, QTensor) and constant.format.group is not None
+
+
+def has_transpose(draft: Draft, name: str) -> bool:
+    """Whether a name is a constant matrix that can be turned, or is known to be the transpose of one."""
+    return draft.name(name) in draft.turned or (is_matrix(draft, name) and not is_grouped(draft, name))
+
+
 def transposed(draft: Draft, name: str) -> str:
     """The name of the transpose of a constant matrix: its own name if nothing else needs it as it is."""
     name = draft.name(name)
     if name in draft.turned:
         return draft.turned[name]
     constant = draft.constants[name]
-    if draft.uses[name] == 1 and name not in draft.kept and not (isinstance(constant, QTensor) and constant.format.group):
+    if draft.uses[name] == 1 and name not in draft.kept:
         draft.constants[name] = turned(constant)
         return name
     other = f"{name}.T" if f"{name}.T" not in draft.types else draft.fresh(name)
@@ -47,71 +58,75 @@ def transposed(draft: Draft, name: str) -> str:
 
 
 def transpose(draft: Draft, call: Call) -> None:
-    """Transpose; of a constant matrix that others share, it is remembered what it is the transpose of."""
-    name = draft.name(call.inputs[0])
-    shared = is_matrix(draft, name) and draft.uses[name] > 1 and tuple(call.attrs.get("perm", (1, 0))) == (1, 0)
-    if shared and call.outputs[0] not in draft.kept:
-        draft.same(call.outputs[0], transposed(draft, name))
-    else:
-        draft.add("transpose", call.inputs, call.outputs, **call.attrs)
+    """Transpose; of a constant matrix that is shared or quantized, it is remembered what it is the transpose of."""
+    name, out = draft.name(call.inputs[0]), call.outputs[0]
+    swaps = is_matrix(draft, name) and tuple(call.attrs.get("perm", (1, 0))) == (1, 0) and out not in draft.kept
+    if swaps and is_grouped(draft, name):
+        draft.turned[out] = name
+    elif swaps and (draft.uses[name] > 1 or isinstance(draft.constants[name], QTensor)):
+        draft.same(out, transposed(draft, name))
+        return
+    draft.add("transpose", call.inputs, call.outputs, **call.attrs)
 
 
 def matmul(draft: Draft, call: Call) -> None:
     """MatMul with a constant matrix on the right is `linear`."""
     x, w = call.inputs
-    if is_matrix(draft, w) and draft.name(x) not in draft.constants:
+    if has_transpose(draft, w) and draft.name(x) not in draft.constants:
         draft.add("linear", (x, transposed(draft, w)), call.outputs)
     else:
         draft.add("matmul", call.inputs, call.outputs)
 
 
 def gemm(draft: Draft, call: Call) -> None:
-    """Gemm with a constant B is `linear`; any other is the product, the scale and the sum it says."""
+    """Gemm with a constant B is `linear`, any other `matmul`; alpha and beta are products of their own, unless they are 1."""
     a, b, c = call.inputs[0], call.inputs[1], draft.name(call.input(2))
     alpha, beta = call.attrs.get("alpha", 1.0), call.attrs.get("beta", 1.0)
+    as_it_is = call.attrs.get("transB", 0)
     if call.attrs.get("transA", 0):
         a = draft.add("transpose", (a,), perm=(1, 0))
-    if is_matrix(draft, b) and alpha == 1 and draft.name(a) not in draft.constants:
-        w = draft.name(b) if call.attrs.get("transB", 0) else transposed(draft, b)
-        bias = draft.array(c) if c else None
-        wide = draft.constants[w].shape[0]
-        if not c:
-            draft.add("linear", (a, w), call.outputs)
-        elif bias is not None and bias.size in (1, wide) and (bias.ndim < 2 or bias.shape[-1] == bias.size):
-            flat = (bias.reshape(-1) * bias.dtype.type(beta)) if beta != 1 else bias.reshape(-1)
-            name = c
-            if flat.size != wide or bias.ndim != 1 or beta != 1:
-                name = draft.constant(np.broadcast_to(flat, wide), c)
-            draft.add("linear", (a, w, name), call.outputs)
-        else:
-            add_scaled(draft, draft.add("linear", (a, w)), c, beta, call)
-        return
-    if call.attrs.get("transB", 0):
-        b = draft.add("transpose", (b,), perm=(1, 0))
-    product = scaled(draft, draft.add("matmul", (a, b)) if alpha != 1 or c else draft.add("matmul", (a, b), call.outputs), alpha, call)
+    weighted = is_matrix(draft, b) if as_it_is else has_transpose(draft, b)
+    if weighted and draft.name(a) not in draft.constants:
+        op, inputs = "linear", (a, draft.name(b) if as_it_is else transposed(draft, b))
+        if alpha == beta == 1 and c and (bias := vector(draft, c, draft.constants[inputs[1]].shape[0])):
+            inputs, c = (*inputs, bias), ""
+    else:
+        op, inputs = "matmul", (a, draft.add("transpose", (b,), perm=(1, 0)) if as_it_is else b)
+    y = draft.add(op, inputs, () if c or alpha != 1 else call.outputs)
+    if alpha != 1:
+        y = scaled(draft, y, alpha, call, () if c else call.outputs)
     if c:
-        add_scaled(draft, product, c, beta, call)
-    elif alpha != 1:
-        draft.add("identity", (product,), call.outputs)
+        draft.add("add", (y, c if beta == 1 else scaled(draft, c, beta, call)), call.outputs)
 
 
-def scaled(draft: Draft, name: str, factor: float, call: Call) -> str:
-    """A value times a number."""
-    if factor == 1:
+def scaled(draft: Draft, name: str, factor: float, call: Call, outputs: tuple[str, ...] = ()) -> str:
+    """A value times a number, in the type of the call's first input."""
+    number = np.asarray(factor, type_name(draft.dtype(call.inputs[0])))
+    return draft.add("mul", (name, draft.constant(number, "factor")), outputs)
+
+
+def vector(draft: Draft, name: str, size: int) -> str:
+    """The name of a constant as one number per output, under its own name if nothing else reads it; nothing if it is none."""
+    array = draft.array(name)
+    if array is None or array.size not in (1, size) or (array.ndim > 1 and array.shape[-1] != array.size):
+        return ""
+    if array.shape == (size,):
         return name
-    return draft.add("mul", (name, draft.constant(np.asarray(factor, draft.dtype(call.inputs[0])), "factor")))
-
-
-def add_scaled(draft: Draft, product: str, c: str, beta: float, call: Call) -> None:
-    """The output of a Gemm: the product plus beta c."""
-    draft.add("add", (product, scaled(draft, c, beta, call)), call.outputs)
+    own = draft.uses[name] == 1 and name not in draft.kept
+    name = name if own else draft.fresh(name)
+    draft.constants[name] = np.broadcast_to(array.reshape(-1), size)
+    return name
 
 
 def add(draft: Draft, call: Call) -> None:
     """Add; a constant vector added to nothing but a `linear` becomes its bias."""
     for i in (0, 1):
         y, b = draft.name(call.inputs[i]), draft.array(call.inputs[1 - i])
-        place = next((k for k in range(len(draft.nodes) - 1, -1, -1) if draft.nodes[k].outputs[0] == y), None) if b is not None else None
+        place = (
+            next((k for k in range(len(draft.nodes) - 1, -1, -1) if draft.nodes[k].outputs[0] == y), None)
+            if b is not None
+            else None
+        )
         if b is None or place is None or draft.uses[y] != 1 or y in draft.encodings:
             continue
         node = draft.nodes[place]

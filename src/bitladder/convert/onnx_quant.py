@@ -23,6 +23,14 @@ def steps(draft: Draft, call: Call) -> tuple[np.ndarray, np.ndarray] | None:
     return scale.astype(np.float32), np.zeros(scale.shape, np.float32) if zero is None else zero.astype(np.float32)
 
 
+def code_type(draft: Draft, call: Call) -> str:
+    """The integer type of the codes that a node takes or gives: that of its zero point, if there is one."""
+    if call.input(2):
+        return draft.dtype(call.input(2))
+    given = call.attrs.get("output_dtype") or "uint8"
+    return given if call.op == "QuantizeLinear" else draft.dtype(call.inputs[0])
+
+
 def options(call: Call, *names: str) -> dict[str, Any]:
     """Those attributes of a node that have these names; types as numpy calls them."""
     return {k: v for k, v in call.attrs.items() if k in names and v is not None}
@@ -62,11 +70,11 @@ def stored(draft: Draft, call: Call) -> bool:
     codes, known = draft.array(x), steps(draft, call)
     if codes is None or known is None:
         return False
-    dtype, axis, block = draft.dtype(call.inputs[0]), call.attrs.get("axis", 1), call.attrs.get("block_size", 0)
+    dtype, axis, block = code_type(draft, call), call.attrs.get("axis", 1), call.attrs.get("block_size", 0)
     name = x if draft.uses[x] == 1 and not {x, out} & draft.kept else out
     if codes.ndim < 2:
         real = OPS["dequantize_linear"](codes, *known, axis=axis, block_size=block)
-        draft.constants[name] = np.asarray(real, type_name(draft.dtype(out)))
+        draft.constants[name] = np.asarray(real, type_name(call.attrs.get("output_dtype") or draft.dtype(call.inputs[1])))
     elif block and codes.ndim == 2 and dtype in INTEGERS and axis in (0, -2):
         draft.constants[f"{name}.T"] = QTensor(blocks(dtype, known[0].T, known[1].T, block), codes.T)
         draft.turned[name if name != x else out] = f"{name}.T"
@@ -93,7 +101,7 @@ def pair_of(draft: Draft, call: Call) -> Encoding | None:
         theirs = steps(draft, reader) if reader.op == "DequantizeLinear" and reader.inputs[0] == call.outputs[0] else None
         if theirs is None or any(not np.array_equal(a, b) for a, b in zip(known, theirs, strict=True)):
             return None
-    return encoding(draft.dtype(call.outputs[0]), *known, draft.shape(call.inputs[0]), call.attrs.get("axis", 1))
+    return encoding(code_type(draft, call), *known, draft.shape(call.inputs[0]), call.attrs.get("axis", 1))
 
 
 def equal(a: Encoding | None, b: Encoding) -> bool:
@@ -107,7 +115,7 @@ def quantize(draft: Draft, call: Call) -> None:
     x, out = draft.name(call.inputs[0]), call.outputs[0]
     made = pair_of(draft, call) if x not in draft.constants else None
     if made is None:
-        target = draft.dtype(out)
+        target = type_name(code_type(draft, call))
         draft.add("quantize_linear", call.inputs, call.outputs, **options(call, "axis", "block_size"), output_dtype=target)
         return
     if equal(draft.encodings.get(x), made):

@@ -15,19 +15,21 @@ from bitladder.ir.windows import same_pads, spans
 Write = Callable[[Draft, Call], None]
 
 SAME_NAME = """
-Abs Acos Acosh ArgMax ArgMin Asin Asinh Atan Atanh Ceil Celu Clip Compress Concat Cos Cosh Det Div DynamicQuantizeLinear Einsum
+Abs Acos Acosh Asin Asinh Atan Atanh Ceil Celu Clip Compress Concat Cos Cosh Det Div Einsum
 Elu Equal Erf Exp Expand Flatten Floor Gelu Greater Hardmax Log Max Min Mish Mod Mul Neg Pow Range Reciprocal Relu Reshape
 Round Selu Shape Shrink Sigmoid Sign Sin Sinh Size Slice Softmax Softplus Softsign Sqrt Squeeze Sub Tan Tanh Tile Trilu
 Unique Unsqueeze Where Xor Attention Pad Resize LSTM GRU RNN LRN
-""".split()
+""".split()  # noqa: SIM905 - a paragraph of words reads better than sixty quoted ones
 RENAMED = {
+    "ArgMax": "arg_max", "ArgMin": "arg_min", "DynamicQuantizeLinear": "dynamic_quantize_linear",
     "And": "and_", "Or": "or_", "Not": "not_", "BitShift": "bit_shift", "BitwiseAnd": "bitwise_and", "BitwiseOr": "bitwise_or",
     "BitwiseXor": "bitwise_xor", "BitwiseNot": "bitwise_not", "CumSum": "cum_sum", "CumProd": "cum_prod",
     "GreaterOrEqual": "greater_or_equal", "LessOrEqual": "less_or_equal", "Less": "less", "IsNaN": "is_nan", "IsInf": "is_inf",
     "LeakyRelu": "leaky_relu", "PRelu": "prelu", "ThresholdedRelu": "thresholded_relu", "HardSigmoid": "hard_sigmoid",
     "HardSwish": "hard_swish", "Swish": "swish", "Cast": "cast", "BitCast": "bit_cast", "EyeLike": "eye_like",
-    "GatherElements": "gather_elements", "GatherND": "gather_nd", "Scatter": "scatter_elements", "ScatterElements": "scatter_elements",
-    "ScatterND": "scatter_nd", "TensorScatter": "tensor_scatter", "NonZero": "non_zero", "OneHot": "one_hot", "TopK": "top_k",
+    "GatherElements": "gather_elements", "GatherND": "gather_nd", "Scatter": "scatter_elements",
+    "ScatterElements": "scatter_elements", "ScatterND": "scatter_nd",
+    "TensorScatter": "tensor_scatter", "NonZero": "non_zero", "OneHot": "one_hot", "TopK": "top_k",
     "DepthToSpace": "depth_to_space", "SpaceToDepth": "space_to_depth", "ReverseSequence": "reverse_sequence",
     "CenterCropPad": "center_crop_pad", "LpNormalization": "lp_normalization", "LayerNormalization": "layer_norm",
     "RMSNormalization": "rms_norm", "InstanceNormalization": "instance_norm", "GlobalAveragePool": "global_avg_pool",
@@ -74,8 +76,6 @@ def frame(draft: Draft, call: Call, kernel: tuple[int, ...]) -> dict[str, Any]:
     if auto in ("NOTSET", "VALID"):
         if flat and any(flat) and auto == "NOTSET":
             attrs["pads"] = pairs(flat)
-        if auto == "VALID":
-            attrs.pop("ceil_mode", None) if "kernel_shape" not in attrs else None
         return attrs
     space = space_of(draft, call) or (None if any(s != 1 for s in strides) else tuple(10**6 for _ in kernel))
     if space is None:
@@ -164,8 +164,7 @@ def group_norm(draft: Draft, call: Call) -> None:
         flat = draft.constant([shape[1]])
         each = [draft.add("expand", (draft.add("reshape", (p, column)), wide)) for p in inputs[1:]]
         inputs = (inputs[0], *(draft.add("reshape", (p, flat)) for p in each))
-    attrs = {k: v for k, v in call.attrs.items()}
-    draft.add("group_norm", inputs, call.outputs, **attrs)
+    draft.add("group_norm", inputs, call.outputs, **call.attrs)
 
 
 def reduction(word: str, *, before: tuple[str, ...] = (), after: tuple[str, ...] = ()) -> Write:
@@ -289,34 +288,15 @@ def integer_product(write: Write, op: str) -> Write:
             zero = draft.add("reshape", (zero, draft.constant([-1, *[1] * (draft.rank(call.inputs[1]) - 1)])))
         x, w = (centred(draft, name, z, "float64") for name, z in zip(call.inputs, (call.input(2), zero), strict=False))
         product = draft.fresh(op)
+        draft.types.update({x: ("float64", draft.shape(call.inputs[0])), w: ("float64", draft.shape(call.inputs[1]))})
         write(draft, Call(call.op, call.name, (x, w), (product,), call.attrs, call.opset))
         draft.add("cast", (product,), call.outputs, to="int32")
 
     return wrapped
 
 
-def quantized_product(write: Write, op: str) -> Write:
-    """QLinearConv and QLinearMatMul: reals, the product, and codes again."""
-
-    def wrapped(draft: Draft, call: Call) -> None:
-        a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = call.inputs[:8]
-        x = draft.add("dequantize_linear", (a, a_scale, a_zero), axis=-2)
-        w = draft.add("dequantize_linear", (b, b_scale, b_zero), axis=0 if op == "conv" else -1)
-        inputs = [x, w]
-        if call.input(8):
-            step = draft.add("mul", (a_scale, b_scale))
-            inputs.append(draft.add("dequantize_linear", (call.input(8), step), axis=0))
-        product = draft.fresh(op)
-        draft.types[w] = ("float32", draft.shape(b))
-        write(draft, Call(call.op, call.name, tuple(inputs), (product,), call.attrs, call.opset))
-        draft.add("quantize_linear", (product, y_scale, y_zero), call.outputs, axis=-2, output_dtype=draft.dtype(call.outputs[0]))
-
-    return wrapped
-
-
 WORDS: dict[str, Write] = {
-    **{op: plain(op.lower()) for op in SAME_NAME if op.isupper() or sum(map(str.isupper, op)) == 1},
-    "ArgMax": plain("arg_max"), "ArgMin": plain("arg_min"), "DynamicQuantizeLinear": plain("dynamic_quantize_linear"),
+    **{op: plain(op.lower()) for op in SAME_NAME},
     **{op: plain(word) for op, word in RENAMED.items()},
     "MatMul": onnx_linear.matmul, "Gemm": onnx_linear.gemm, "Add": onnx_linear.add, "Gather": onnx_linear.gather,
     "Transpose": onnx_linear.transpose, "QuantizeLinear": onnx_quant.quantize, "DequantizeLinear": onnx_quant.dequantize,
@@ -324,12 +304,11 @@ WORDS: dict[str, Write] = {
     "LpPool": pool("lp_pool"), "MaxUnpool": pool("max_unpool"), "Col2Im": col2im,
     "BatchNormalization": batch_norm, "GroupNormalization": group_norm, "MeanVarianceNormalization": mean_variance,
     "ReduceSum": reduction("reduce_sum"), "ReduceMean": reduction("reduce_mean"), "ReduceProd": reduction("reduce_prod"),
-    "ReduceMax": reduction("reduce_max"), "ReduceMin": reduction("reduce_min"), "ReduceL1": reduction("reduce_sum", before=("abs",)),
-    "ReduceL2": reduction("reduce_sum", before=("square",), after=("sqrt",)),
+    "ReduceMax": reduction("reduce_max"), "ReduceMin": reduction("reduce_min"),
+    "ReduceL1": reduction("reduce_sum", before=("abs",)), "ReduceL2": reduction("reduce_l2"),
     "ReduceSumSquare": reduction("reduce_sum", before=("square",)), "ReduceLogSum": reduction("reduce_sum", after=("log",)),
     "ReduceLogSumExp": reduction("reduce_log_sum_exp"), "LogSoftmax": log_softmax,
     "Sum": chain("add"), "Mean": chain("add", mean=True), "SwiGLU": swiglu, "Identity": identity, "Dropout": dropout,
     "Constant": constant, "ConstantOfShape": constant_of_shape, "CastLike": cast_like, "Split": split,
     "ConvInteger": integer_product(conv, "conv"), "MatMulInteger": integer_product(onnx_linear.matmul, "matmul"),
-    "QLinearConv": quantized_product(conv, "conv"), "QLinearMatMul": quantized_product(onnx_linear.matmul, "matmul"),
 }  # fmt: skip

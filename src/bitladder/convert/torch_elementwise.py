@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from bitladder.ir.ops_elementwise import SMALL_INTS
-
-Tensor = torch.Tensor
 
 
 def clip(x: Tensor, min: Tensor | None = None, max: Tensor | None = None) -> Tensor:
@@ -76,9 +75,9 @@ def bit_shift(x: Tensor, y: Tensor, *, direction: str) -> Tensor:
 
 
 SAME_NAME = (
-    "abs", "neg", "sign", "ceil", "floor", "round", "sqrt", "exp", "log", "reciprocal", "erf", "sin", "cos", "tan", "asin",
-    "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "relu", "sigmoid", "add", "sub", "mul", "greater", "less",
-    "bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not", "where",
+    "abs", "neg", "sign", "ceil", "floor", "round", "sqrt", "exp", "log", "reciprocal", "erf", "sin", "cos", "tan",
+    "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "relu", "sigmoid", "add", "sub", "mul",
+    "greater", "less", "bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not", "where",
 )  # fmt: skip
 
 ELEMENTWISE: dict[str, Callable[..., Any]] = {

@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from bitladder.convert.torch_elementwise import ELEMENTWISE, SMALL_INTS
+from bitladder.convert.torch_elementwise import ELEMENTWISE
 from bitladder.convert.torch_windows import resized_axis
+from bitladder.ir.ops_elementwise import SMALL_INTS
 from bitladder.ir.ops_quant import span
 from bitladder.ir.ops_recurrent import DIRECTIONS
 from bitladder.ir.ops_resize import NEAREST, output_sizes, source, taps
 
-Tensor = torch.Tensor
 State = tuple[Tensor, ...]
 Step = Callable[[Tensor, State], State]
 
@@ -34,8 +35,9 @@ def joined(x: Tensor) -> Tensor:
 
 def allowed(q: Tensor, k: Tensor, offset: Any, *, is_causal: int, left: int, right: int) -> Tensor:
     """Which keys a query may see by position alone; query i stands at i + offset."""
-    ahead = torch.arange(k.shape[2]) - (torch.arange(q.shape[2])[:, None] + offset)
-    see = torch.full(ahead.shape, True)
+    keys, queries = (torch.arange(a.shape[2], device=q.device) for a in (k, q))
+    ahead = keys - (queries[:, None] + offset)
+    see = torch.ones_like(ahead, dtype=torch.bool)
     for limited, inside in ((is_causal, ahead <= 0), (left >= 0, -ahead <= left), (right >= 0, ahead <= right)):
         see = see & inside if limited else see
     return see
@@ -43,7 +45,9 @@ def allowed(q: Tensor, k: Tensor, offset: Any, *, is_causal: int, left: int, rig
 
 def mask_bias(mask: Tensor, keys: int, dtype: torch.dtype) -> Tensor:
     """A mask as something to add: true is 0, false and what is missing at the end is minus infinity."""
-    bias = torch.zeros(mask.shape, dtype=dtype).masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else mask
+    bias = mask
+    if mask.dtype == torch.bool:
+        bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, -torch.inf)
     return torch.nn.functional.pad(bias, (0, keys - bias.shape[-1]), value=-torch.inf)
 
 
@@ -77,8 +81,8 @@ def attention(
         offset = nonpad_kv_seqlen.reshape(-1, 1, 1, 1) - q.shape[2]
     see = allowed(q, k, offset, is_causal=is_causal, left=left_window_size, right=right_window_size)
     if nonpad_kv_seqlen is not None:
-        see = see & (torch.arange(k.shape[2]) < nonpad_kv_seqlen.reshape(-1, 1, 1, 1))
-    bias = torch.zeros(see.shape, dtype=dtype).masked_fill(~see, -torch.inf)
+        see = see & (torch.arange(k.shape[2], device=q.device) < nonpad_kv_seqlen.reshape(-1, 1, 1, 1))
+    bias = torch.zeros(see.shape, dtype=dtype, device=q.device).masked_fill(~see, -torch.inf)
     if attn_mask is not None:
         bias = bias + mask_bias(attn_mask, k.shape[2], dtype)
     root = float(np.sqrt(1 / np.sqrt(q.shape[-1]) if scale is None else scale))
@@ -146,9 +150,9 @@ def scan(x: Tensor, state: State, step: Step, lens: Tensor | None, backwards: bo
             state = step(row, state)
             out.append(state[0])
         return torch.stack(out[::-1] if backwards else out), state
-    steps = torch.arange(time)[:, None]
+    steps = torch.arange(time, device=x.device)[:, None]
     order = torch.where(steps < lens, lens - 1 - steps, steps).long() if backwards else steps.expand(time, batch)
-    rows = torch.arange(batch)
+    rows = torch.arange(batch, device=x.device)
     x, out = x[order, rows], []
     for t in range(time):
         alive = (t < lens)[:, None]
@@ -284,12 +288,14 @@ def resize(
             continue
         at = source(coordinate_transformation_mode, size, scale, count, (lo, hi))
         if mode == "nearest":
-            y = y.index_select(axis, torch.from_numpy(np.clip(NEAREST[nearest_mode](at).astype(np.int64), 0, size - 1)))
+            nearest: Callable[..., Any] = NEAREST[nearest_mode]  # type: ignore[assignment]  # numpy's ufuncs are objects
+            places = torch.from_numpy(np.clip(nearest(at).astype(np.int64), 0, size - 1))
+            y = y.index_select(axis, places.to(x.device))
         else:
             y = resized_axis(y, axis, *taps(at, size, scale, mode, cubic_coeff_a, antialias, exclude_outside))
         if coordinate_transformation_mode == "tf_crop_and_resize":
             outside = torch.from_numpy((at < 0) | (at > size - 1)).reshape(-1, *[1] * (x.ndim - 1 - axis))
-            y = y.masked_fill(outside, extrapolation_value)
+            y = y.masked_fill(outside.to(x.device), extrapolation_value)
     if not x.is_floating_point():
         y = torch.round(y).clip(torch.iinfo(x.dtype).min, torch.iinfo(x.dtype).max)
     return y.to(x.dtype)

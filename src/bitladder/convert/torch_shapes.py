@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-
-Tensor = torch.Tensor
+from torch import Tensor
 
 
 def ints(a: Any) -> tuple[int, ...]:
@@ -62,9 +61,7 @@ def pick(x: Tensor, axis: int, places: Any) -> Tensor:
     return x.index_select(axis, torch.as_tensor(np.asarray(places, np.int64), device=x.device))
 
 
-def slice_(
-    x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor | None = None, steps: Tensor | None = None
-) -> Tensor:
+def slice_(x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor | None = None, steps: Tensor | None = None) -> Tensor:
     """x[start:end:step] along each of the axes; what lies beyond an end is ignored."""
     where = ints(axes) if axes is not None else range(len(ints(starts)))
     pace = ints(steps) if steps is not None else (1,) * len(ints(starts))
@@ -98,7 +95,8 @@ def pad(
 def one_hot(indices: Tensor, depth: Tensor, values: Tensor, *, axis: int = -1) -> Tensor:
     """values[1] where the new axis equals the index, otherwise values[0]."""
     n = number(depth)
-    at = torch.arange(n).reshape([-1 if i == axis % (indices.ndim + 1) else 1 for i in range(indices.ndim + 1)])
+    new = axis % (indices.ndim + 1)
+    at = torch.arange(n, device=indices.device).reshape([-1 if i == new else 1 for i in range(indices.ndim + 1)])
     hot = torch.remainder(indices, n).unsqueeze(axis) == at
     return torch.where(hot & ((indices >= -n) & (indices < n)).unsqueeze(axis), values[1], values[0])
 
@@ -129,7 +127,7 @@ def space_to_depth(x: Tensor, *, blocksize: int, mode: str = "DCR") -> Tensor:
 
 def eye_like(x: Tensor, *, k: int = 0, dtype: str | None = None) -> Tensor:
     """Ones on the k-th diagonal of a matrix shaped like x."""
-    return torch.from_numpy(np.eye(*x.shape, k=k)).to(getattr(torch, dtype) if dtype else x.dtype)
+    return torch.from_numpy(np.eye(x.shape[0], x.shape[1], k)).to(getattr(torch, dtype) if dtype else x.dtype)
 
 
 # ------------------------------------------------------------------------------------------------------ by number
@@ -140,20 +138,21 @@ def gather(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
     return x[(slice(None),) * (axis % x.ndim) + (indices.long(),)]
 
 
-def grid(shape: tuple[int, ...]) -> list[Tensor]:
+def grid(shape: tuple[int, ...], device: torch.device) -> list[Tensor]:
     """The coordinates of every place of a shape, one tensor an axis, made to broadcast."""
-    return [torch.arange(n).reshape([-1 if i == a else 1 for i in range(len(shape))]) for a, n in enumerate(shape)]
+    lines = (torch.arange(n, device=device) for n in shape)
+    return [line.reshape([-1 if i == a else 1 for i in range(len(shape))]) for a, line in enumerate(lines)]
 
 
 def along(x: Tensor, indices: Tensor, axis: int) -> tuple[Tensor, ...]:
     """Where `gather_elements` reads and `scatter_elements` writes."""
-    places = grid(tuple(indices.shape))
+    places = grid(tuple(indices.shape), indices.device)
     return tuple(indices.long() if a == axis % x.ndim else places[a] for a in range(x.ndim))
 
 
 def tuples(indices: Tensor, batch_dims: int = 0) -> tuple[Tensor, ...]:
     """Indices whose last axis is a place, as indexing takes them, behind batch axes that go in step."""
-    return (*grid(tuple(indices.shape[:-1]))[:batch_dims], *indices.long().unbind(-1))
+    return (*grid(tuple(indices.shape[:-1]), indices.device)[:batch_dims], *indices.long().unbind(-1))
 
 
 COMBINE = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
@@ -163,7 +162,7 @@ def put(x: Tensor, where: tuple[Tensor, ...], updates: Tensor, reduction: str) -
     """A copy of x with updates written, or combined, at places that may repeat."""
     if reduction == "none":
         return x.index_put(where, updates)
-    flat = torch.arange(x.numel()).reshape(x.shape)[where].reshape(-1)
+    flat = torch.arange(x.numel(), device=x.device).reshape(x.shape)[where].reshape(-1)
     return x.reshape(-1).scatter_reduce(0, flat, updates.reshape(-1), COMBINE[reduction]).reshape(x.shape)
 
 

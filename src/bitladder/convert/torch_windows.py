@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from bitladder.ir.windows import Pads, Sizes, ceil_pads, resolve, spans
-
-Tensor = torch.Tensor
 
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -218,8 +217,8 @@ def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
 def resized_axis(x: Tensor, axis: int, pixels: np.ndarray, weights: np.ndarray) -> Tensor:
     """Weighted sums of the pixels of one axis."""
     column = (-1, *[1] * (x.ndim - 1 - axis))
-    places = [torch.from_numpy(np.ascontiguousarray(p)) for p in pixels.T]
-    shares = [torch.from_numpy(np.ascontiguousarray(w)).reshape(column) for w in weights.T]
+    places = [torch.from_numpy(np.ascontiguousarray(p)).to(x.device) for p in pixels.T]
+    shares = [torch.from_numpy(np.ascontiguousarray(w)).to(x.device).reshape(column) for w in weights.T]
     terms = [x.index_select(axis, p) * w for p, w in zip(places, shares, strict=True)]
     return sum(terms[1:], terms[0])
 

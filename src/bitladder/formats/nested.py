@@ -67,6 +67,15 @@ class Nested:
             raise ValueError(f"nested: width must be at most the {self.bits} stored bits, got {bits}")
         return replace(self, bits=max(bits, SCHEMES[self.scheme].least_bits))
 
+    def child(self, codes: Array, parent: Array, deeper: int) -> Array:
+        """The codes nearest to `codes` among the children of `parent`, codes of `deeper` fewer bits."""
+        low = parent * 2**deeper
+        near = codes.clip(low, low + 2**deeper - 1)
+        if self.scheme != "sign":
+            return near
+        half = 2 ** (self.bits - 1)  # of the other sign: the smallest magnitude
+        return ns(near).where((codes >= half) == (low >= half), near, real(low))
+
     def keep(self, params: Params) -> dict[str, np.ndarray]:
         """The parameters that codes of this width still need."""
         return {k: v for k, v in params.items() if not k.startswith("levels") or int(k[6:]) <= self.bits}

@@ -34,7 +34,7 @@ def ns(x: Array) -> Any:
 def like(x: Array, p: np.ndarray) -> Array:
     """`p` as the kind of array that `x` is, on its device."""
     space = ns(x)
-    return p if space is np else space.as_tensor(np.ascontiguousarray(p).reshape(p.shape), device=x.device)  # which 0-d was not
+    return p if space is np else space.as_tensor(np.require(p, None, ["C", "W"]), device=x.device)  # read-only ones are copied
 
 
 def whole(x: Array) -> Array:
@@ -135,22 +135,34 @@ class Encoding:
         return Encoding(fmt, fmt.keep(self.params), self.axes)
 
 
-def fit(fmt: Format, x: np.ndarray, *, axis: int = 0, cover: str = "mse", slices: bool = False) -> Encoding:
+def fit(
+    fmt: Format,
+    x: np.ndarray,
+    *,
+    axis: int = 0,
+    cover: str = "mse",
+    slices: bool = False,
+    importance: np.ndarray | None = None,
+) -> Encoding:
     """The encoding that suits `x` best, channels along `axis`.
 
     cover: "max" (nothing clipped), "kstd" (mean and so many deviations), "mse" (least squared error, the default).
     slices: one set per (output, input) kernel slice instead of one per output channel (S3).
+    importance: how much each element's squared error counts, of the shape of `x`; all the same by default.
     """
     x = np.asarray(x, np.float32)
     if fmt.group is not None:
         rows = x.reshape(x.shape[0], -1)
         pad = -rows.shape[1] % fmt.group
         rows = np.pad(rows, ((0, 0), (0, pad))).reshape(-1, fmt.group)
-        params = {k: v.reshape(x.shape[0], -1) for k, v in fmt.fit(Points.of(rows, (0,)), cover).items()}
+        counts = (
+            None if importance is None else np.pad(importance.reshape(x.shape[0], -1), ((0, 0), (0, pad))).reshape(rows.shape)
+        )
+        params = {k: v.reshape(x.shape[0], -1) for k, v in fmt.fit(Points.of(rows, (0,), counts), cover).items()}
         return Encoding(fmt, params, (0,))
     axes = () if fmt.per == "tensor" or x.ndim < 2 else ((0, 1) if slices else (axis,))
     shape = tuple(x.shape[a] for a in axes)
-    params = {k: v.reshape(shape) if k in SPREAD else v for k, v in fmt.fit(Points.of(x, axes), cover).items()}
+    params = {k: v.reshape(shape) if k in SPREAD else v for k, v in fmt.fit(Points.of(x, axes, importance), cover).items()}
     return Encoding(fmt, params, axes)
 
 

@@ -128,7 +128,7 @@ def linear_attention(
     scale: float = 0.0,
     chunk_size: int = 64,
 ) -> tuple[Array, Array]:
-    """Attention as a matrix per head that forgets (decay), corrects itself (beta) and is read by every query; its last value."""
+    """Attention as a matrix per head that forgets (decay), corrects itself (beta) and is read by queries; its last value."""
     dtype = q.dtype
     q, k, v = heads(q, q_num_heads), heads(k, kv_num_heads), heads(v, kv_num_heads)
     q, k, v = (a.astype(np.float32) for a in (q, k, v))

@@ -67,7 +67,7 @@ def conv_transpose(
         (i - 1) * s + k + max(e, hi)
         for i, s, k, e, (_, hi) in zip(space, step, spans(kernel, dilations), extra, pads, strict=True)
     ]
-    y = np.zeros((x.shape[0], w.shape[1] * groups, *full), np.result_type(x, w))
+    y: Array = np.zeros((x.shape[0], w.shape[1] * groups, *full), np.result_type(x, w))
     columns = x.reshape(x.shape[0], groups, x.shape[1] // groups, -1)
     taps = w.reshape(groups, w.shape[0] // groups, w.shape[1], *kernel).swapaxes(1, 2)  # (groups, out, in, *kernel)
     for at in itertools.product(*map(range, kernel)):

@@ -49,15 +49,24 @@ def max_pool(
     return framed(x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode, lowest(x.dtype))[0].max(axis=-1)
 
 
-def max_pool_indices(x: Array, *, storage_order: int = 0, **frame: Any) -> tuple[Array, Array]:
+def max_pool_indices(
+    x: Array,
+    *,
+    kernel_shape: Sizes,
+    strides: Sizes | None = None,
+    dilations: Sizes | None = None,
+    pads: Pads | None = None,
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+    storage_order: int = 0,
+) -> tuple[Array, Array]:
     """`max_pool`, and where in the flattened input each maximum was (storage_order 1: columns first)."""
     space = x.shape[2:]
-    order = np.arange(np.prod(space)).reshape(space[::-1]).T if storage_order else np.arange(np.prod(space)).reshape(space)
-    planes = np.arange(x.shape[0] * x.shape[1]).reshape(*x.shape[:2], *[1] * len(space)) * int(np.prod(space))
-    options = {"strides": None, "dilations": None, "pads": None, "auto_pad": "NOTSET", "ceil_mode": 0, **frame}
-    kernel = options.pop("kernel_shape")
-    view, _, _ = framed(x, kernel, *options.values(), lowest(x.dtype))
-    where, _, _ = framed((planes + order).astype(np.int64), kernel, *options.values(), -1)
+    inside = int(np.prod(space))
+    order = np.arange(inside).reshape(space[::-1]).T if storage_order else np.arange(inside).reshape(space)
+    planes = np.arange(x.shape[0] * x.shape[1]).reshape(*x.shape[:2], *[1] * len(space)) * inside
+    view, _, _ = framed(x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode, lowest(x.dtype))
+    where, _, _ = framed(planes + order, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode, -1)
     best = view.argmax(axis=-1)[..., None]
     return np.take_along_axis(view, best, -1)[..., 0], np.take_along_axis(where, best, -1)[..., 0]
 

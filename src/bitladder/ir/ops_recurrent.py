@@ -77,7 +77,8 @@ def limit(x: Array, clip: float | None) -> Array:
 def lstm(
     x: Array, w: Array, r: Array, b: Array | None = None, sequence_lens: Array | None = None,
     initial_h: Array | None = None, initial_c: Array | None = None, p: Array | None = None,
-    *, hidden_size: int | None = None, direction: str = "forward", layout: int = 0, clip: float | None = None, input_forget: int = 0,
+    *, hidden_size: int | None = None, direction: str = "forward", layout: int = 0, clip: float | None = None,
+    input_forget: int = 0,
     activations: tuple[str, ...] = ("Sigmoid", "Tanh", "Tanh") * 2,
     activation_alpha: tuple[float, ...] | None = None, activation_beta: tuple[float, ...] | None = None,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
@@ -98,12 +99,13 @@ def lstm(
 
         return step
 
-    return over_directions(x, w, r, (initial_h, initial_c), sequence_lens, direction, layout, make)  # type: ignore[return-value]
+    return over_directions(x, w, r, (initial_h, initial_c), sequence_lens, direction, layout, make)
 
 
 def gru(
     x: Array, w: Array, r: Array, b: Array | None = None, sequence_lens: Array | None = None, initial_h: Array | None = None,
-    *, hidden_size: int | None = None, direction: str = "forward", layout: int = 0, clip: float | None = None, linear_before_reset: int = 0,
+    *, hidden_size: int | None = None, direction: str = "forward", layout: int = 0, clip: float | None = None,
+    linear_before_reset: int = 0,
     activations: tuple[str, ...] = ("Sigmoid", "Tanh") * 2,
     activation_alpha: tuple[float, ...] | None = None, activation_beta: tuple[float, ...] | None = None,
 ) -> tuple[Array, Array]:  # fmt: skip
@@ -127,7 +129,7 @@ def gru(
 
         return step
 
-    return over_directions(x, w, r, (initial_h,), sequence_lens, direction, layout, make)  # type: ignore[return-value]
+    return over_directions(x, w, r, (initial_h,), sequence_lens, direction, layout, make)
 
 
 def rnn(
@@ -143,7 +145,7 @@ def rnn(
         bias = 0 if b is None else np.add(*np.split(b[d], 2))
         return lambda x, state: (f(limit(x @ w[d].T + state[0] @ r[d].T + bias, clip)),)
 
-    return over_directions(x, w, r, (initial_h,), sequence_lens, direction, layout, make)  # type: ignore[return-value]
+    return over_directions(x, w, r, (initial_h,), sequence_lens, direction, layout, make)
 
 
 RECURRENT: dict[str, Callable[..., Any]] = {"lstm": lstm, "gru": gru, "rnn": rnn}

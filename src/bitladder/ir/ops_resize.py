@@ -26,7 +26,7 @@ def triangle(d: Array) -> Array:
     return np.clip(1 - np.abs(d), 0, 1)
 
 
-NEAREST = {
+NEAREST: dict[str, Callable[[Array], Array]] = {
     "round_prefer_floor": lambda x: np.ceil(x - 0.5),
     "round_prefer_ceil": lambda x: np.floor(x + 0.5),
     "floor": np.floor,

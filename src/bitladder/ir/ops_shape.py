@@ -95,7 +95,8 @@ def constant_of_shape(shape: Array, *, value: float = 0.0, dtype: str = "float32
 
 def eye_like(x: Array, *, k: int = 0, dtype: str | None = None) -> Array:
     """Ones on the k-th diagonal of a matrix shaped like x."""
-    return np.eye(*x.shape, k=k, dtype=dtype or x.dtype)
+    rows, columns = x.shape
+    return np.eye(rows, columns, k, dtype=np.dtype(dtype or x.dtype))
 
 
 def range_(start: Array, limit: Array, delta: Array) -> Array:
@@ -171,7 +172,7 @@ def col2im(
     full = [i + lo + hi for i, (lo, hi) in zip(image, pads, strict=True)]
     out = [(i - k) // s + 1 for i, k, s in zip(full, spans(block, gap), step, strict=True)]
     columns = x.reshape(x.shape[0], -1, *block, *out)
-    y = np.zeros((*columns.shape[:2], *full), x.dtype)
+    y: Array = np.zeros((*columns.shape[:2], *full), x.dtype)
     for at in itertools.product(*map(range, block)):
         to = [slice(a * g, a * g + (o - 1) * s + 1, s) for a, g, o, s in zip(at, gap, out, step, strict=True)]
         y[(..., *to)] += columns[(slice(None), slice(None), *at)]

@@ -50,7 +50,8 @@ def drop_identities(graph: Graph) -> Graph:
     nodes = []
     for node in graph.nodes:
         inputs = tuple(renamed.get(i, i) for i in node.inputs)
-        if node.op in ("identity", "dropout") and node.outputs[0] not in graph.outputs and len(node.outputs) == 1:
+        held = {*graph.outputs, *graph.encodings}  # a copy may have an encoding that the original has not
+        if node.op in ("identity", "dropout") and node.outputs[0] not in held and len(node.outputs) == 1:
             renamed[node.outputs[0]] = inputs[0]
         else:
             nodes.append(replace(node, inputs=inputs))

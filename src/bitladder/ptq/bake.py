@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from bitladder.formats import Encoding, Fixed, Format, QTensor, fit
 from bitladder.ir.graph import CHANNEL_AXIS, Graph, Node
 from bitladder.ptq.align import aligned_weights
+from bitladder.ptq.feedback import rounded
 
 
 def weight_encoding(
-    node: Node, w: np.ndarray, fmt: Format, x: Encoding | None, *, cover: str = "mse", align: str = "weights"
+    node: Node,
+    w: np.ndarray,
+    fmt: Format,
+    x: Encoding | None,
+    *,
+    cover: str = "mse",
+    align: str = "weights",
+    gram: np.ndarray | None = None,
 ) -> Encoding:
-    """The encoding of one weight: per output channel, or per kernel slice where input channels have fractional lengths."""
+    """The encoding of one weight: per output channel, or per kernel slice where input channels have fractional lengths.
+
+    With the gram matrices of its inputs, errors count by the energy of the input that they multiply.
+    """
     if isinstance(fmt, Fixed) and fmt.fl is None and x is not None and x.axes == (1,) and node.op == "conv":
-        return aligned_weights(
-            fmt, w, np.asarray(x.params["fl"]), mode=align, cover=cover, groups=int(node.attrs.get("groups", 1))
-        )
-    return fit(fmt, w, axis=CHANNEL_AXIS[node.op], cover=cover)
+        groups = int(node.attrs.get("groups", 1))
+        return aligned_weights(fmt, w, np.asarray(x.params["fl"]), mode=align, cover=cover, groups=groups)
+    importance = None
+    if gram is not None:
+        energy = np.diagonal(gram, axis1=1, axis2=2).repeat(w.shape[0] // len(gram), axis=0)  # (outputs, inputs)
+        importance = (energy / max(float(energy.mean()), 1e-30) + 0.01).reshape(w.shape)
+    return fit(fmt, w, axis=CHANNEL_AXIS[node.op], cover=cover, importance=importance)
 
 
 def bake(
@@ -30,12 +44,12 @@ def bake(
     cover: str = "mse",
     align: str = "weights",
     memo: dict[tuple[str, str], QTensor] | None = None,
-    rounded: Callable[[str, np.ndarray, Encoding], QTensor] | None = None,
+    grams: Mapping[str, np.ndarray] | None = None,
 ) -> Graph:
     """`graph` with its weights as codes of their formats and `activations` as its encodings.
 
     memo: tensors made earlier, by (weight, format text), so that plans that differ in a few layers cost a few layers.
-    rounded: how weights become codes, `QTensor.of` (to the nearest) by default.
+    grams: of the inputs of weights that are to be rounded with error feedback (`ptq.feedback`); others go to the nearest code.
     """
     memo = {} if memo is None else memo
     constants = dict(graph.constants)
@@ -46,7 +60,8 @@ def bake(
         if not np.isfinite(w).all():
             raise ValueError(f"quantize: weight {name!r} holds NaN or infinity; must be finite; repair or retrain the network")
         if (name, str(fmt)) not in memo:
-            encoding = weight_encoding(node, w, fmt, activations.get(node.inputs[0]), cover=cover, align=align)
-            memo[name, str(fmt)] = rounded(name, w, encoding) if rounded else QTensor.of(w, encoding)
+            gram = (grams or {}).get(name)
+            encoding = weight_encoding(node, w, fmt, activations.get(node.inputs[0]), cover=cover, align=align, gram=gram)
+            memo[name, str(fmt)] = QTensor.of(w, encoding) if gram is None else rounded(w, encoding, gram)
         constants[name] = memo[name, str(fmt)]
     return graph.with_(constants=constants, encodings={**graph.encodings, **activations})

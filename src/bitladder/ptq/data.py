@@ -61,7 +61,9 @@ def checked(arrays: Mapping[str, np.ndarray], inputs: Sequence[Value]) -> dict[s
         array = arrays[value.name]
         want = value.shape
         if want is not None:
-            fits = len(want) == array.ndim and all(isinstance(w, str) or w == n for w, n in zip(want, array.shape, strict=False))
+            fits = len(want) == array.ndim and all(
+                isinstance(w, str) or w == n for w, n in zip(want, array.shape, strict=False)
+            )
             if not fits:
                 raise ValueError(f"data: array {value.name!r} must have shape {shown(want)}, got {array.shape}; reshape it")
         if array.size == 0:

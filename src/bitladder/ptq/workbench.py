@@ -17,13 +17,16 @@ from bitladder.ptq.correct import correct
 
 
 class Batches:
-    """Checked batches of a stream, read once; the first `keep` samples stay, with their labels, for what needs them again."""
+    """Checked batches of a stream, read once; an even selection of at most 2 `keep` samples stays for what needs them again.
+
+    Every stride-th sample is kept; when there are too many, every other one goes and the stride doubles. So a stream that is
+    sorted by class leaves samples of every class.
+    """
 
     def __init__(self, graph: Graph, stream: Iterator[Any], labels: Any, keep: int):
         self.graph, self.stream, self.labels, self.keep = graph, stream, labels, keep
-        self.kept: list[dict[str, np.ndarray]] = []
-        self.kept_labels: list[np.ndarray] = []
-        self.count = 0
+        self.kept: list[tuple[dict[str, np.ndarray], Any]] = []  # single samples with their labels, None without
+        self.count, self.stride = 0, 1
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         for batch in self.stream:
@@ -32,22 +35,24 @@ class Batches:
             size = len(next(iter(arrays.values())))
             if self.labels is not None:
                 labels = np.asarray(self.labels)[self.count : self.count + size]
-            if self.count < self.keep:
-                self.kept.append(arrays)
-                if labels is not None:
-                    self.kept_labels.append(data.checked_labels(labels, size))
+            if labels is not None:
+                labels = data.checked_labels(labels, size)
+            for i in range(-self.count % self.stride, size, self.stride):
+                self.kept.append(({k: v[i].copy() for k, v in arrays.items()}, None if labels is None else labels[i]))
             self.count += size
+            if len(self.kept) > 2 * self.keep:
+                self.kept, self.stride = self.kept[::2], 2 * self.stride
             yield arrays
         if self.labels is not None and len(self.labels) != self.count:
-            raise ValueError(f"data: labels must be as many as samples ({self.count}), got {len(self.labels)}")
+            raise ValueError(f"data: labels must be as many as samples ({self.count}), got {len(self.labels)}; cut them")
 
-    def first(self, samples: int) -> dict[str, np.ndarray]:
-        """The first samples of the stream, as many as asked for or were kept."""
-        return {v.name: np.concatenate([b[v.name] for b in self.kept])[:samples] for v in self.graph.inputs}
-
-    def first_labels(self, samples: int) -> np.ndarray | None:
-        """Their labels, if every batch had some."""
-        return np.concatenate(self.kept_labels)[:samples] if len(self.kept_labels) == len(self.kept) else None
+    def some(self, samples: int) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+        """So many samples (or all kept), evenly spaced over the stream, and their labels if every one has some."""
+        at = np.unique(np.linspace(0, len(self.kept) - 1, min(samples, len(self.kept))).round().astype(int))
+        chosen = [self.kept[i] for i in at]
+        labels = [label for _, label in chosen if label is not None]
+        arrays = {v.name: np.stack([sample[v.name] for sample, _ in chosen]) for v in self.graph.inputs}
+        return arrays, np.array(labels, np.int64) if len(labels) == len(chosen) else None
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,9 @@ class Workbench:
     memo: dict[tuple[str, str], QTensor] = field(default_factory=dict)
     progress: Progress | None = None
 
-    def network(self, formats: Mapping[str, Format | None], *, bits: Mapping[str, int] | None = None, widths: tuple[int, ...] = ()) -> Graph:
+    def network(
+        self, formats: Mapping[str, Format | None], *, bits: Mapping[str, int] | None = None, widths: tuple[int, ...] = ()
+    ) -> Graph:
         """The network in these formats; nested weights on the leading `bits` planes; biases for each of `widths` too."""
         baked = bake(self.plain, formats, self.activations, memo=self.memo)
         if bits is not None:

@@ -76,8 +76,9 @@ def step(graph: Graph, node: Node, env: Mapping[str, Any], ops: Ops) -> list[Any
         made = rule(node, args, out_encoding, ops)
         if made is not None:
             return [made if out_encoding is None else Coded(made, out_encoding)]
+    flowing = (*args, *(env.get(v.name) for v in graph.inputs))  # a node of constants alone takes its kind from the inputs
     sample = next(
-        (a.codes if isinstance(a, Coded) else a for a in args if a is not None and not isinstance(a, QTensor | np.ndarray)),
+        (a.codes if isinstance(a, Coded) else a for a in flowing if a is not None and not isinstance(a, QTensor | np.ndarray)),
         None,
     )
     reals = [real(a) for a in args]

@@ -17,16 +17,21 @@ class Points:
     high: np.ndarray
 
     @classmethod
-    def of(cls, x: np.ndarray, axes: tuple[int, ...] = ()) -> Points:
-        """Every element of `x` once, one channel for each position along `axes`.
+    def of(cls, x: np.ndarray, axes: tuple[int, ...] = (), counts: np.ndarray | None = None) -> Points:
+        """Every element of `x` once (or as often as `counts`, of its shape, says), a channel for each position along `axes`.
 
         >>> Points.of(np.array([[1.0, -2.0], [0.0, 3.0]]), (0,)).low
         array([-2.,  0.])
         """
-        rows = np.moveaxis(x, axes, range(len(axes)))
-        count = int(np.prod([x.shape[a] for a in axes], dtype=np.int64))
-        rows = rows.reshape(count, -1).astype(np.float64)
-        return cls(rows, np.ones((1, 1)), rows.min(1, initial=0.0), rows.max(1, initial=0.0))
+        channels = int(np.prod([x.shape[a] for a in axes], dtype=np.int64))
+
+        def by_channel(a: np.ndarray) -> np.ndarray:
+            return np.moveaxis(a, axes, range(len(axes))).reshape(channels, -1).astype(np.float64)
+
+        rows = by_channel(x)
+        return cls(
+            rows, np.ones((1, 1)) if counts is None else by_channel(counts), rows.min(1, initial=0.0), rows.max(1, initial=0.0)
+        )
 
     def mean(self, f: np.ndarray) -> np.ndarray:
         """Count-weighted mean of `f` (channels, n) over each channel."""

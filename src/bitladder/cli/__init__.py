@@ -1,0 +1,161 @@
+"""The command `bitladder`: it reads files, calls the library, prints one table and says what it wrote.
+
+Exit status: 0 done and goal met; 1 an error, one line on standard error; 2 goal missed, best result saved; 130 interrupted.
+Only words are parsed here. What a command does is in `bitladder.cli.commands`, imported once the words are known to be good.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from bitladder import __version__
+from bitladder.cli.terminal import Terminal
+
+DONE, FAILED, MISSED, INTERRUPTED = 0, 1, 2, 130
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line and leave status 1."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(FAILED, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
+def widths(text: str) -> int | str:
+    """A number of bits, or "auto"."""
+    return text if text == "auto" else positive(text)
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 up."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 up, got {text!r}")
+    return int(text)
+
+
+FILE = (("file",), {"metavar": "FILE", "help": "a .ladder file"})
+JSON = (("--json",), {"action": "store_true", "help": "print one JSON object as the last line"})
+QUIET = (("--quiet",), {"action": "store_true", "help": "no progress and no table"})
+BITS = (("--bits",), {"type": widths, "default": "auto", "help": "run at this width; auto: as the file's plan says (default)"})
+
+
+def out(metavar: str, text: str, **more: object) -> tuple[tuple[str, ...], dict[str, object]]:
+    """The option that names what is written."""
+    return (("-o", "--output"), {"metavar": metavar, "help": text, "required": "default" not in more, **more})
+
+
+COMMANDS: dict[str, tuple[str, list[tuple[tuple[str, ...], dict]]]] = {
+    "demo": (
+        "the whole path on handwritten digits, in about a minute",
+        [out("DIR", "folder to write in (default: %(default)s)", default="bitladder-demo"), JSON, QUIET],
+    ),
+    "quantize": (
+        "a trained network in, one small file out",
+        [
+            (("net",), {"metavar": "NET", "help": "an .onnx file, or file.py:function that returns a torch module"}),
+            (("--weights",), {"metavar": "FILE.safetensors", "help": "weights of the module"}),
+            (
+                ("--data",),
+                {"metavar": "CALIB.npz", "required": True, "help": "one array per input by name, or x; y for labels"},
+            ),
+            (("--eval",), {"metavar": "EVAL.npz", "help": "data to choose by; without y, agreement with the float network"}),
+            (("--max-drop",), {"type": float, "help": "largest loss of the score, a fraction (default: 0.01 with --eval)"}),
+            (("--plan",), {"metavar": "SPEC|recipe.yaml", "help": "formats, such as nested8 or fixed4,a=fixed8, or a file"}),
+            (("--criterion",), {"metavar": "NAME", "help": "how layers are ranked (default: weight_difference)"}),
+            (("--search",), {"metavar": "NAME", "help": "how a plan is found (default: bisection)"}),
+            (("--budget",), {"metavar": "SIZE", "help": "0.5MB or avg_bits=4"}),
+            (("--low",), {"type": positive, "help": "bits of layers that can do with few (default: 4)"}),
+            (("--count",), {"type": positive, "help": "put so many layers at few bits"}),
+            (("--keep",), {"type": positive, "help": "store this many planes of every layer; the plan becomes the default"}),
+            (("--effort",), {"choices": ("fast", "balanced", "best"), "help": "how hard to try (default: balanced)"}),
+            (("--seed",), {"type": int, "help": "for everything random (default: 0)"}),
+            out("OUT.ladder", "the file to write"),
+            JSON,
+            QUIET,
+        ],
+    ),
+    "show": ("layers, formats, bytes, and the widths a file can run at", [FILE, JSON, QUIET]),
+    "run": (
+        "outputs of a network for the arrays of an .npz file",
+        [
+            FILE,
+            (("input",), {"metavar": "INPUT.npz", "help": "one array per input by name, or x"}),
+            BITS,
+            (("--threads",), {"type": positive, "metavar": "N", "help": "at most this many threads"}),
+            out("OUT.npz", "where to write one array per output"),
+            JSON,
+            QUIET,
+        ],
+    ),
+    "export": (
+        "write ONNX with quantize and dequantize nodes",
+        [FILE, (("onnx",), {"metavar": "OUT.onnx", "help": "the file to write"}), BITS, JSON, QUIET],
+    ),
+    "report": ("one self-contained page about a network", [FILE, out("PAGE.html", "the page to write"), JSON, QUIET]),
+}
+
+
+def parser() -> Parser:
+    """The parser of all commands, made from their table."""
+    top = Parser(prog="bitladder", description="The fewest bits per layer that keep a network's accuracy.", allow_abbrev=False)
+    top.add_argument("--version", action="version", version=f"bitladder {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    for name, (text, options) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+        for flags, settings in options:
+            command.add_argument(*flags, **settings)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit status of one command line, `sys.argv` by default."""
+    try:
+        args = parser().parse_args(argv)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    terminal = Terminal(quiet=args.quiet)
+    try:
+        if getattr(args, "threads", None):
+            os.environ.update(dict.fromkeys(THREADS, str(args.threads)))  # numpy reads them when it is first imported
+        from bitladder.cli.commands import RUN
+
+        with terminal:
+            outcome = RUN[args.command](args, terminal)
+        terminal.finish(outcome, as_json=args.json)
+        return DONE if outcome.met else MISSED
+    except KeyboardInterrupt:
+        terminal.fail(f"interrupted{resume(args)}")
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except Exception as error:
+        if os.environ.get("BITLADDER_DEBUG") == "1":
+            raise
+        terminal.fail(one_line(error))
+        return FAILED
+
+
+def resume(args: argparse.Namespace) -> str:
+    """How to go on after an interruption."""
+    work = f"{getattr(args, 'output', None)}.work"
+    if args.command == "quantize" and os.path.isdir(work):
+        return f"; what was done is kept in {work}, the same command goes on from there"
+    return "; nothing was written, run the same command again"
+
+
+def one_line(error: Exception) -> str:
+    """What went wrong, in one line; a mistake of ours says how to see more of it."""
+    words = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        words = f"{os.fsdecode(error.filename)!r}: {error.strerror.lower()}; check the path"
+    if isinstance(error, ValueError | OSError | ImportError | TypeError) and words:
+        return words if len(words) <= 600 else words[:597] + "..."
+    if isinstance(error, MemoryError):
+        return "out of memory; use fewer samples or a machine with more"
+    return f"internal error, {type(error).__name__}: {words[:300]}; set BITLADDER_DEBUG=1 to see where, and report it"

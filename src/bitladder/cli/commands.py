@@ -1,0 +1,283 @@
+"""What each command does, as one function from its words to an `Outcome`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bitladder import disk, file
+from bitladder.assign.score import Score, accuracy, check_classes, class_like, first_output, likeness, runner
+from bitladder.cli import arrays
+from bitladder.cli.network import network
+from bitladder.cli.terminal import Outcome, Terminal
+from bitladder.errors import require
+from bitladder.formats import QTensor
+from bitladder.ir.graph import Graph
+from bitladder.model import Model, bits_of, load
+from bitladder.recipe import quantize
+from bitladder.table import table
+
+# What a recipe file may say, and what a command line that is silent means.
+WORDS: dict[str, tuple[type | tuple[type, ...], Any]] = {
+    "plan": ((str, dict), None),
+    "max_drop": ((int, float), None),
+    "criterion": (str, "weight_difference"),
+    "search": (str, "bisection"),
+    "budget": (str, None),
+    "low": (int, 4),
+    "count": (int, None),
+    "keep": (int, None),
+    "effort": (str, "balanced"),
+    "seed": (int, 0),
+}
+MAX_DROP = 0.01
+
+
+# -------------------------------------------------------------------------------------------------------- quantize
+
+
+def quantize_command(args: Namespace, terminal: Terminal) -> Outcome:
+    """A network quantized as the words say, saved, with what was found."""
+    disk.check_writable(args.output)
+    words = settings(args)
+    if words["max_drop"] is not None and args.eval is None:
+        raise ValueError("quantize: --max-drop needs data to measure by; give --eval EVAL.npz")
+    terminal.progress("read", 0, 0)
+    graph = network(args.net, args.weights, arrays.read(args.data))
+    calib = arrays.samples(args.data, graph.inputs)
+    check_labels(graph, calib, args.data)
+    score = None if args.eval is None else measure(graph, args.eval)
+    goal = words["plan"] is not None or words["budget"] is not None or words["count"] is not None
+    if score is not None and not goal and words["max_drop"] is None:
+        words["max_drop"] = MAX_DROP
+    notes = [] if goal or score is not None else ["neither plan nor budget nor evaluation data: every weight becomes nested8"]
+    work = Path(f"{args.output}.work")
+    begun = time.monotonic()
+    model = quantize(graph, calib.batches(), labels=calib.labels, score=score, work=work, progress=terminal.progress, **words)
+    model = annotated(model, score, notes)
+    model.save(args.output)
+    shutil.rmtree(work, ignore_errors=True)
+    result = model.graph.meta["result"]
+    lines = [*result.get("notes", []), *measured(result), *by_default(model)]
+    facts = {
+        **summary(model),
+        "result": result,
+        "file_bytes": os.path.getsize(args.output),
+        "seconds": time.monotonic() - begun,
+    }
+    return Outcome(str(model), args.output, lines, facts, met=bool(result.get("goal_met", True)))
+
+
+def settings(args: Namespace) -> dict[str, Any]:
+    """The words of the command line, else of the recipe file, else the usual ones."""
+    given = {key: getattr(args, key) for key in WORDS if getattr(args, key) is not None}
+    usual = {key: default for key, (_, default) in WORDS.items()}
+    if str(given.get("plan", "")).endswith((".yaml", ".yml")):
+        return usual | recipe(given.pop("plan")) | given
+    return usual | given
+
+
+def recipe(path: str) -> dict[str, Any]:
+    """What a recipe file says: words of the command line by name, `plan` as text or as formats by pattern."""
+    yaml = require("yaml", "recipes", "recipe")
+    try:
+        found = yaml.safe_load(Path(path).read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"recipe: {path!r} cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"recipe: {path!r} is not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(found, dict) or (unknown := sorted(map(str, set(found) - set(WORDS)))):
+        got = type(found).__name__ if not isinstance(found, dict) else unknown[0]
+        raise ValueError(f"recipe: {path!r} must map some of {', '.join(WORDS)}, got {got!r}")
+    for key, value in found.items():
+        kind = WORDS[key][0]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            names = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
+            raise ValueError(f"recipe: {key!r} of {path!r} must be {names}, got {value!r}")
+    return found
+
+
+def measure(graph: Graph, path: str) -> Score:
+    """The score on an evaluation file: accuracy with labels, else likeness to the float network."""
+    data, plain = arrays.samples(path, graph.inputs), runner(graph)
+    if data.labels is None:
+        return likeness(data.feeds, plain, data.batch)
+    check_labels(graph, data, path)
+    return accuracy(data.feeds, data.labels, data.batch)
+
+
+def check_labels(graph: Graph, data: arrays.Samples, path: str) -> None:
+    """Return if the labels of a file, should it have any, are classes of the network's output; one sample is run to see."""
+    if data.labels is None:
+        return
+    one = tuple(a if data.fixed else a[:1] for a in data.batches()[0].values())
+    try:
+        check_classes(first_output(Model(graph), one), data.labels)
+    except ValueError as error:
+        raise ValueError(str(error).replace("score:", f"data {path}:", 1)) from None
+
+
+def annotated(model: Model, score: Score | None, notes: list[str]) -> Model:
+    """The model with the name of the measure in its result, and notes of ours before those of the search."""
+    result = dict(model.graph.meta.get("result", {}))
+    if score is not None:
+        result |= {"metric": score.metric, "samples": score.samples}
+    result["notes"] = [*notes, *result.get("notes", [])]
+    return Model(model.graph.with_(meta={**model.graph.meta, "result": result}))
+
+
+def measured(result: Mapping[str, Any]) -> list[str]:
+    """What was measured, in a line, if anything was."""
+    if result.get("score") is None:
+        return []
+    parts = [
+        f"{word} {result[key]:.4f}"
+        for key, word in (("float", "float"), ("reference", "widest"))
+        if result.get(key) is not None
+    ]
+    parts.append(f"this network {result['score']:.4f}")
+    if result.get("evaluations"):
+        parts.append(f"{result['evaluations']} evaluations")
+    goal = (
+        ""
+        if result.get("max_drop") is None
+        else f"; allowed loss {result['max_drop']:g}, {'met' if result['goal_met'] else 'MISSED'}"
+    )
+    return [f"{result.get('metric', 'score')} on {result.get('samples', '?')} samples: {', '.join(parts)}{goal}"]
+
+
+def by_default(model: Model) -> list[str]:
+    """What a file that keeps more planes than its plan needs runs at unless told otherwise."""
+    marked = model.graph.meta.get("default_bits")
+    if not marked:
+        return []
+    bits = ", ".join(f"{name} {b}" for name, b in marked.items() if b < bits_of(model.graph.constants[name]))
+    average = model.at(marked).average_bits
+    return [f"runs by default at {average:.3g} bits on average" + (f", fewer than stored: {bits}" if bits else "")]
+
+
+def summary(model: Model) -> dict[str, Any]:
+    """What JSON says of a model."""
+    rows = [{**asdict(r), "shape": list(r.shape)} for r in model.rows()]
+    return {"average_bits": model.average_bits, "bytes": model.nbytes, "weights": rows, "widths": model.widths}
+
+
+# ------------------------------------------------------------------------------------------------- the other ones
+
+
+def show(args: Namespace, terminal: Terminal) -> Outcome:
+    """Layers, formats, bytes, coded bits per weight, and the widths a file can run at."""
+    model = load(args.file)
+    stored, prefixes = file.sizes(args.file)
+    coded = {
+        name: 8 * stored[name] / max(c.codes.size, 1) for name, c in model.graph.constants.items() if isinstance(c, QTensor)
+    }
+    rows = model.rows()
+    cells = [(r.name, r.op, r.shape, r.format, r.bits, coded.get(r.name), r.nbytes, r.runs) for r in rows]
+    whole = os.path.getsize(args.file)
+    total = ("total", "", "", "", model.average_bits, None, model.nbytes, f"file {whole:,}")
+    text = table(("weight", "operator", "shape", "format", "bits", "coded", "bytes", "runs in"), cells, total)
+    reach = {bits: prefixes[bits] for bits in model.widths}
+    lines = [f"inputs: {', '.join(f'{v.name} {v.dtype} {shape_text(v.shape)}' for v in model.graph.inputs)}"]
+    lines.append(
+        "widths: " + (", ".join(f"{b} ({n:,} bytes read)" for b, n in reach.items()) or "as stored, nothing is nested")
+    )
+    lines += [*measured(model.graph.meta.get("result", {})), *by_default(model)]
+    facts = {
+        **summary(model),
+        "coded_bits": coded,
+        "file_bytes": whole,
+        "prefix_bytes": reach,
+        "inputs": [asdict(v) for v in model.graph.inputs],
+        "outputs": list(model.graph.outputs),
+        "default_bits": model.graph.meta.get("default_bits"),
+        "labels": model.labels,
+        "result": model.graph.meta.get("result"),
+    }
+    return Outcome(text, None, lines, facts)
+
+
+def shape_text(shape: tuple[int | str, ...] | None) -> str:
+    return "of any shape" if shape is None else "(" + ", ".join(map(str, shape)) + ")"
+
+
+def run(args: Namespace, terminal: Terminal) -> Outcome:
+    """Outputs for the arrays of a file, written by name."""
+    disk.check_writable(args.output)
+    model = load(args.file, args.bits)
+    data = arrays.samples(args.input, model.graph.inputs)
+    parts = []
+    batches = data.batches()
+    begun = time.monotonic()
+    for done, feeds in enumerate(batches):
+        terminal.progress("run", done, len(batches))
+        out = model(feeds)
+        parts.append(out if isinstance(out, dict) else {model.graph.outputs[0]: out})
+    seconds = time.monotonic() - begun
+    outputs = {name: joined([p[name] for p in parts], name) for name in model.graph.outputs}
+    arrays.write(args.output, outputs)
+    lines = [f"{model.average_bits:.3g} bits on average, {seconds:.3g} s"]
+    facts: dict[str, Any] = {"average_bits": model.average_bits, "seconds": seconds}
+    first = outputs[model.graph.outputs[0]]
+    if data.labels is not None and class_like(first):
+        check_classes(first, data.labels)
+        facts["accuracy"] = float((first.argmax(1) == data.labels).mean())
+        lines.append(f"top-1 accuracy on {len(first)} samples: {facts['accuracy']:.4f}")
+    rows = [(name, a.shape, str(a.dtype)) for name, a in outputs.items()]
+    facts["outputs"] = [{"name": n, "shape": list(s), "dtype": d} for n, s, d in rows]
+    return Outcome(table(("output", "shape", "type"), rows), args.output, lines, facts)
+
+
+def joined(parts: list[np.ndarray], name: str) -> np.ndarray:
+    """One array of the outputs of all batches."""
+    if len(parts) > 1 and parts[0].ndim == 0:
+        raise ValueError(f"run: output {name!r} has no batch axis; give at most {arrays.BATCH} samples at a time")
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def export(args: Namespace, terminal: Terminal) -> Outcome:
+    """The network as ONNX."""
+    disk.check_writable(args.onnx)
+    model = load(args.file, args.bits)
+    terminal.progress("export", 0, 0)
+    model.to_onnx(args.onnx)
+    size = os.path.getsize(args.onnx)
+    return Outcome(str(model), args.onnx, (), {**summary(model), "file_bytes": size})
+
+
+def report(args: Namespace, terminal: Terminal) -> Outcome:
+    """One page about a network."""
+    disk.check_writable(args.output)
+    model = load(args.file)
+    from bitladder.report import write
+
+    terminal.progress("report", 0, 0)
+    write(model, args.output)
+    return Outcome(str(model), args.output, (), {"file_bytes": os.path.getsize(args.output)})
+
+
+def demo(args: Namespace, terminal: Terminal) -> Outcome:
+    """The whole path on a small data set; `bitladder.demo.run` gives table, lines, the path written, and facts."""
+    from bitladder.demo import run as run_demo
+
+    facts = dict(run_demo(args.output, terminal.progress))
+    text, lines, wrote = (facts.pop(key, usual) for key, usual in (("table", ""), ("lines", ()), ("wrote", args.output)))
+    return Outcome(str(text), str(wrote), lines, facts)
+
+
+RUN: dict[str, Callable[[Namespace, Terminal], Outcome]] = {
+    "demo": demo,
+    "quantize": quantize_command,
+    "show": show,
+    "run": run,
+    "export": export,
+    "report": report,
+}

@@ -1,0 +1,154 @@
+"""Rounding with error feedback: what one weight loses, the weights not yet rounded make up for (GPTQ; Frantar et al., 2023).
+
+A layer's output error is (w - q) G (w - q)^T with G the gram matrix of its (unfolded) inputs. Weights are rounded one input
+at a time, the most energetic first, and each error is spread over the inputs still to come by the Cholesky factor of the
+inverse of G. Nested codes are rounded from the lowest width up: each further width may only choose among the children of
+the code before it, so every prefix stays a code that was itself rounded with feedback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from bitladder.formats import Encoding, Format, Nested, QTensor
+from bitladder.formats.tensor import SPREAD, spread, store
+from bitladder.ir.graph import Graph, Node
+from bitladder.ptq.calibrate import Progress, as_kind, torch_ops
+from bitladder.runtime.reference import real, run
+
+DAMP = 0.01  # share of the mean energy added to every input, so that the inverse exists
+BLOCK = 64  # inputs rounded before their errors are spread over all that remain
+POSITIONS = 64  # at most so many positions of a feature map are looked at per sample
+
+
+def grams(graph: Graph, batches: Iterable[Mapping[str, Any]], progress: Progress | None = None) -> dict[str, np.ndarray]:
+    """Gram matrices (groups, inputs, inputs) of the unfolded inputs of every convolution and linear weight, float64.
+
+    A fold over batches: memory does not grow with their number. Positions are an even selection of each feature map.
+    """
+    from bitladder.ir.windows import resolve
+
+    users = {node.inputs[0]: [] for _, node in graph.weights() if node.op in ROWS}  # type: dict[str, list[tuple[str, Node]]]
+    for name, node in graph.weights():
+        if node.op in ROWS:
+            users[node.inputs[0]].append((name, node))
+    out: dict[str, np.ndarray] = {}
+
+    def watch(value_name: str, value: Any) -> None:
+        for name, node in users.get(value_name, ()):
+            w = graph.constants[name]
+            rows = ROWS[node.op](np.asarray(real(value), np.float32), node, tuple(w.shape), resolve)
+            gram = np.matmul(rows.swapaxes(1, 2), rows).astype(np.float64)
+            out[name] = out[name] + gram if name in out else gram
+
+    ops = torch_ops()
+    for done, batch in enumerate(batches, 1):
+        inputs = {k: as_kind(v, ops) for k, v in batch.items()}
+        for name, value in inputs.items():
+            watch(name, value)
+        run(graph, inputs, ops=ops, watch=watch)
+        if progress:
+            progress("measure inputs", done, 0)
+    return out
+
+
+def conv_rows(x: np.ndarray, node: Node, shape: tuple[int, ...], resolve: Any) -> np.ndarray:
+    """The inputs of every output position as rows (groups, positions, inputs): some positions, all taps."""
+    kernel, groups = shape[2:], int(node.attrs.get("groups", 1))
+    attrs = {k: node.attrs.get(k) for k in ("strides", "dilations", "pads")}
+    steps, pads = resolve(x.shape[2:], kernel, *attrs.values(), node.attrs.get("auto_pad", "NOTSET"))
+    dilations = attrs["dilations"] or (1,) * len(kernel)
+    x = np.pad(x, ((0, 0), (0, 0), *pads))
+    reach = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
+    axes = tuple(range(2, 2 + len(kernel)))
+    view = np.lib.stride_tricks.sliding_window_view(x, reach, axis=axes)
+    view = view[(slice(None), slice(None), *(slice(None, None, s) for s in steps), *(slice(None, None, d) for d in dilations))]
+    space = view.shape[2 : 2 + len(kernel)]
+    stride = max(1, int(np.ceil((np.prod(space) / POSITIONS) ** (1 / len(kernel)))))
+    view = view[(slice(None), slice(None), *(slice(None, None, stride) for _ in kernel))]
+    order = (1, 0, *range(2, 2 + len(kernel)), *range(2 + len(kernel), 2 + 2 * len(kernel)))
+    rows = view.transpose(order).reshape(groups, x.shape[1] // groups, -1, int(np.prod(kernel)))
+    return np.ascontiguousarray(rows.transpose(0, 2, 1, 3)).reshape(groups, rows.shape[2], -1)
+
+
+def linear_rows(x: np.ndarray, node: Node, shape: tuple[int, ...], resolve: Any) -> np.ndarray:
+    """The inputs of a linear layer as rows (1, positions, inputs)."""
+    return x.reshape(1, -1, x.shape[-1])
+
+
+ROWS = {"conv": conv_rows, "linear": linear_rows}
+
+
+def rounded(w: np.ndarray, encoding: Encoding, gram: np.ndarray) -> QTensor:
+    """`w` (outputs, ...) as codes of `encoding`, rounded with error feedback under gram matrices (groups, inputs, inputs)."""
+    flat = w.reshape(w.shape[0], -1).astype(np.float64)
+    each = w.shape[0] // len(gram)
+    codes = np.empty(flat.shape, np.int64)
+    for g, matrix in enumerate(gram):
+        rows = slice(g * each, (g + 1) * each)
+        codes[rows] = climb(flat[rows], encoding, w.shape, rows, matrix)
+    return QTensor(encoding, store(codes.reshape(w.shape), encoding.format))
+
+
+def climb(w: np.ndarray, encoding: Encoding, shape: tuple[int, ...], rows: slice, gram: np.ndarray) -> np.ndarray:
+    """Codes (outputs, inputs) of one group: width after width for nested formats, once for all others."""
+    order = np.argsort(-np.diag(gram), kind="stable")
+    factor = spread_factor(gram[np.ix_(order, order)])
+    fmt = encoding.format
+    widths = [b for b in range(2, fmt.bits) if isinstance(fmt, Nested)] + [fmt.bits]
+    parent, last = None, 0
+    for bits in widths:
+        narrow = encoding.at(bits) if bits < fmt.bits else encoding
+        p = columns(narrow, shape, rows, order)
+        parent = feed(w[:, order], narrow.format, p, factor, parent, bits - last)
+        last = bits
+    assert parent is not None
+    out = np.empty_like(parent)
+    out[:, order] = parent
+    return out
+
+
+def spread_factor(gram: np.ndarray) -> np.ndarray:
+    """The upper Cholesky factor of the inverse of a damped gram matrix, rows divided by their diagonal."""
+    energy = np.diag(gram)
+    damped = gram + np.eye(len(gram)) * max(DAMP * energy.mean(), 1e-12)
+    inverse = np.linalg.inv(damped)
+    upper = np.linalg.cholesky((inverse + inverse.T) / 2).T
+    return upper / np.diag(upper)[:, None]
+
+
+def columns(encoding: Encoding, shape: tuple[int, ...], rows: slice, order: np.ndarray) -> dict[str, np.ndarray]:
+    """Parameters laid out (outputs of a group, inputs in order), so that one column can be cut from them."""
+    out = {}
+    for name, p in encoding.params.items():
+        if name in SPREAD:
+            wide = np.broadcast_to(spread(p, shape, encoding.axes, encoding.format.group), shape)
+            p = wide.reshape(shape[0], -1)[rows][:, order]
+        out[name] = p
+    return out
+
+
+def feed(
+    w: np.ndarray, fmt: Format, p: Mapping[str, np.ndarray], factor: np.ndarray, parent: np.ndarray | None, deeper: int
+) -> np.ndarray:
+    """Codes of `w`, columns left to right, each error spread over the columns to its right; children of `parent` if given."""
+    w = w.copy()
+    codes = np.empty(w.shape, np.int64)
+    for start in range(0, w.shape[1], BLOCK):
+        stop = min(start + BLOCK, w.shape[1])
+        errors = np.empty((w.shape[0], stop - start))
+        for k in range(start, stop):
+            at = {name: v[:, k] if name in SPREAD else v for name, v in p.items()}
+            code = fmt.encode(w[:, k].astype(np.float32), at)
+            if parent is not None:
+                assert isinstance(fmt, Nested)
+                code = fmt.child(code, parent[:, k], deeper)
+            codes[:, k] = code
+            error = w[:, k] - fmt.integers(code.astype(np.float32), at) * fmt.step(at)
+            w[:, k + 1 : stop] -= error[:, None] * factor[k, k + 1 : stop]
+            errors[:, k - start] = error
+        w[:, stop:] -= errors @ factor[start:stop, stop:]
+    return codes

@@ -1,0 +1,170 @@
+"""The report of a saved network: one self-contained HTML page, drawn from its weights and its meta alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Protocol
+
+from bitladder.disk import replacing
+from bitladder.errors import require
+from bitladder.ir.graph import Graph
+from bitladder.report import facts, figures
+from bitladder.report.facts import Layer, Result, Width
+from bitladder.report.figures import drop, score, shade, size
+
+__all__ = ["page", "write"]
+
+COLUMNS = (
+    ("#", "n"), ("Layer", ""), ("Operator", ""), ("Shape", ""), ("Format", ""), ("Bits", "n"), ("Bytes", "n"),
+    ("Arithmetic", ""), ("Note", ""),
+)  # fmt: skip
+SHADES = (("s1", "up to 3 bits"), ("s2", "4"), ("s3", "5 to 6"), ("s4", "7 to 8"), ("s5", "9 to 16"), ("s6", "float"))
+
+
+class Saved(Protocol):
+    """What a report needs of a model: the graph it runs."""
+
+    @property
+    def graph(self) -> Graph: ...
+
+
+def write(model: Saved, path: str | os.PathLike[str], *, name: str | None = None) -> Path:
+    """The path of a page that shows `model`, written whole or not at all.
+
+    name: what the network is called, by default what its meta says, else the name of the file.
+    """
+    words = page(model.graph, name or facts.words(model.graph.meta.get("name"), Path(path).stem))
+    with replacing(path) as f:
+        f.write(words.encode())
+    return Path(path)
+
+
+def page(graph: Graph, name: str = "network") -> str:
+    """The page as text; parts that the graph's meta does not hold say so in a line."""
+    jinja = require("jinja2", "report", "report")
+    safe = require("markupsafe", "report", "report").Markup
+    environment = jinja.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"shade": shade, "size": size}
+    template = environment.from_string((resources.files(__package__) / "page.html.j2").read_text("utf-8"))
+    outcome, widths = facts.result(graph.meta), facts.widths(graph.meta)
+    rows = facts.layers(graph, outcome.ranking)
+    drawn = {key: safe(svg) for key, svg in drawings(rows, outcome, widths).items()}
+    shown = [(i, row, row.levels) for i, row in enumerate(rows) if row.levels is not None]
+    return template.render(
+        name=name,
+        verdict=verdict(outcome),
+        tiles=tiles(graph, rows, outcome),
+        layers=rows,
+        columns=COLUMNS,
+        shades=[(s, label) for s, label in SHADES if any(shade(row.bits) == s for row in rows)],
+        result=outcome,
+        ranking_words=ranking_words(outcome),
+        trace_words=trace_words(outcome),
+        trace_caption=trace_caption(outcome),
+        histograms=[(row, grid_words(row), safe(figures.histogram(i, row))) for i, row, _ in shown],
+        notes=outcome.notes,
+        **drawn,
+    )
+
+
+def drawings(rows: Sequence[Layer], outcome: Result, widths: Sequence[Width]) -> dict[str, str]:
+    """The drawings there is something to draw for."""
+    plans = {
+        "bits": (rows, lambda: figures.bits_by_layer(rows)),
+        "ends": (any(row.levels for row in rows), lambda: figures.ends_by_layer(rows)),
+        "ranking": (
+            any(r.value is not None for r in outcome.ranking),
+            lambda: figures.ranking(outcome.ranking, outcome.statistic, outcome.low, outcome.high),
+        ),
+        "trace": (outcome.trace, lambda: figures.trace(outcome)),
+        "scores": (any(w.score is not None for w in widths), lambda: figures.score_by_width(widths, outcome)),
+        "sizes": (any(w.nbytes is not None for w in widths), lambda: figures.bytes_by_width(widths)),
+    }
+    return {key: draw() for key, (there, draw) in plans.items() if there}
+
+
+# ------------------------------------------------------------------------------------------------------------ words
+
+
+def verdict(outcome: Result) -> dict[str, str] | None:
+    """Whether the goal was met, in a word and in a line; None where no goal was set."""
+    if outcome.goal_met is None:
+        return None
+    long = ""
+    if outcome.score is not None and outcome.reference is not None:
+        loss = drop(outcome.reference - outcome.score, outcome.fraction)
+        long = f"A loss of {loss} of {outcome.metric} against all layers at {outcome.high}"
+        long += f"; {drop(outcome.max_drop, outcome.fraction)} allowed." if outcome.max_drop is not None else "."
+    return {"kind": "met", "short": "Goal met", "long": long} if outcome.goal_met else {"kind": "missed", "short": "Goal missed", "long": long}
+
+
+def tiles(graph: Graph, rows: Sequence[Layer], outcome: Result) -> list[dict[str, Any]]:
+    """The headline figures, each a label, a value and lines under it."""
+    stored, whole = sum(r.nbytes for r in rows), sum(4 * r.elements for r in rows)
+    coded = [r for r in rows if r.levels is not None]
+    integer = sum(r.arithmetic == "integer" for r in rows)
+    out = [accuracy_tile(outcome)] if outcome.score is not None else []
+    if rows:
+        smaller = f", {whole / stored:.1f} times smaller" if stored < whole else ""
+        out += [
+            {"label": "Weights", "value": size(stored), "lines": [f"float32: {size(whole)}{smaller}", "packed, before coding"]},
+            {"label": "Average bits", "value": f"{facts.average_bits(rows):.2f}", "lines": [bits_words(rows), f"{sum(r.elements for r in rows):,} weights"]},
+            {"label": "Layers in integers", "value": f"{integer} of {len(rows)}", "lines": [f"{len(coded)} stored as codes", *low_words(outcome)]},
+        ]  # fmt: skip
+    return out + search_tile(outcome)
+
+
+def accuracy_tile(outcome: Result) -> dict[str, Any]:
+    """The score beside those of the float network and of all layers at the high width."""
+    others = (("float", outcome.float_score), (f"all {outcome.high}", outcome.reference))
+    lines = [f"{label}: {score(value, outcome.fraction)}" for label, value in others if value is not None]
+    return {"label": outcome.metric.capitalize(), "value": score(outcome.score, outcome.fraction), "lines": lines}
+
+
+def bits_words(rows: Sequence[Layer]) -> str:
+    """How many layers there are at each width, in a line."""
+    widths = sorted({r.bits for r in rows})
+    return ", ".join(f"{sum(r.bits == b for r in rows)} at {b}" for b in widths) + (" bits" if widths else "")
+
+
+def low_words(outcome: Result) -> list[str]:
+    return [f"{outcome.chosen} of {len(outcome.ranking)} at {outcome.low}"] if outcome.ranking else []
+
+
+def search_tile(outcome: Result) -> list[dict[str, Any]]:
+    """How much measuring the plan took."""
+    if outcome.evaluations is None:
+        return []
+    total = sum(outcome.seconds.values())
+    how = ", ".join(w for w in (outcome.criterion, outcome.search) if w)
+    stages = ", ".join(f"{stage} {s:.1f}" for stage, s in outcome.seconds.items())
+    lines = [how, f"{total:.1f} s: {stages}" if stages else ""]
+    return [{"label": "Evaluations", "value": str(outcome.evaluations), "lines": [line for line in lines if line]}]
+
+
+def ranking_words(outcome: Result) -> str:
+    """What the ranking is made of, in a sentence."""
+    by = f"Ordered by {outcome.criterion}" if outcome.criterion else "In ranking order"
+    of = f" ({outcome.statistic})" if outcome.statistic else ""
+    return f"{by}{of}; layers that matter least come first, and {outcome.chosen} of {len(outcome.ranking)} went to {outcome.low}."
+
+
+def trace_words(outcome: Result) -> str:
+    """How the number of layers was found, in a sentence."""
+    how = f" by {outcome.search}" if outcome.search else ""
+    return f"{len(outcome.trace)} plans were measured{how}; each takes the first layers of the ranking to {outcome.low}."
+
+
+def trace_caption(outcome: Result) -> str:
+    """What the marks of the search plot mean."""
+    caption = "Filled dots keep to the allowed loss, open ones do not." if outcome.max_drop is not None else "One dot for each plan measured."
+    return caption + (" The ring marks the plan of this file." if outcome.ranking else "")
+
+
+def grid_words(row: Layer) -> str:
+    """One histogram's line: format, levels used, what an integer is worth."""
+    assert row.levels is not None
+    return f"{row.format}, {row.levels.used} of {len(row.levels.counts)} levels, step {figures.step(row.levels)}"
