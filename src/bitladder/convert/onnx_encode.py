@@ -70,8 +70,8 @@ def pair_of(writer: Writer, name: str, encoding: Encoding) -> Pair | None:
 
 def quantized(writer: Writer, pair: Pair, x: str, base: str, out: str, whole: bool = False) -> str:
     """`x` (in units of its codes if `whole`) as codes, and those as the real value `out`; the name of the codes."""
-    scale = writer.constant(pair.scale, "float32", f"{base}.scale")
-    zero = writer.constant(pair.zero, pair.dtype, f"{base}.zero_point")
+    scale = writer.tensor(writer.fresh(f"{base}.scale"), pair.scale)
+    zero = writer.tensor(writer.fresh(f"{base}.zero_point"), pair.zero)
     unit = writer.constant(np.ones(pair.scale.shape), "float32", "one") if whole else scale
     codes = writer.fresh(f"{base}.codes")
     writer.add("QuantizeLinear", (x, unit, zero), codes, axis=pair.axis)

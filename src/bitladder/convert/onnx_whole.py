@@ -73,14 +73,14 @@ def activation(writer: Writer, name: str) -> str:
     if key not in writer.memo:
         pair = writer.pairs[name]
         ones = writer.constant(np.ones(pair.scale.shape), "float32", "one")
-        inputs = (writer.codes[name], ones, writer.constant(pair.zero, pair.dtype, f"{name}.zero_point"))
+        inputs = (writer.codes[name], ones, writer.constant(pair.zero, pair.dtype, "zero"))
         writer.memo[key] = writer.add("DequantizeLinear", inputs, writer.fresh(f"{name}.whole"), axis=pair.axis)
     return writer.memo[key]
 
 
 def weight(writer: Writer, name: str, integers: np.ndarray) -> str:
     """Integer weights, in float."""
-    key = ("whole", name, integers.shape, integers.tobytes())
+    key = ("whole", name, integers.shape, hash(integers.tobytes()))
     if key not in writer.memo:
         q = writer.graph.constants[name]
         assert isinstance(q, QTensor)

@@ -48,6 +48,8 @@ def to_onnx(
 ) -> onnx.ModelProto:
     """The graph as an ONNX model, also written to `path` (whole or not at all).
 
+    >>> to_onnx(graph, "net.onnx")  # doctest: +SKIP
+
     int4: weights of at most 4 bits become int4 initializers where the opset has them (21), otherwise int8. They are half the
     size, but ONNX Runtime multiplies them in float; int4=False keeps its integer kernels.
     compact: the same for nested weights of 4 bits or fewer, which otherwise take int8 and run as integers.
