@@ -13,7 +13,7 @@ from nets import FAMILIES, Basic, family
 from test_torch_ops import CASES
 from torch import nn
 
-from bitladder.convert.check_onnx import compare
+from bitladder.convert.check_onnx import compare, reference
 from bitladder.convert.from_onnx import from_onnx
 from bitladder.convert.from_torch import from_torch
 from bitladder.convert.to_onnx import to_onnx
@@ -50,8 +50,10 @@ def resnet() -> tuple[Graph, dict[str, np.ndarray]]:
     torch.manual_seed(0)
     net, x = ResNet20().eval(), torch.randn(8, 3, 32, 32)
     for key, tensor in net.state_dict().items():
-        if "running" in key:
-            tensor.copy_(torch.rand_like(tensor) * 0.5 + 0.5)
+        if "running_var" in key:
+            tensor.copy_(torch.rand_like(tensor) * 0.5 + 0.2)
+        elif "running_mean" in key:
+            tensor.copy_(torch.randn_like(tensor) * 0.1)
     return simplify(from_torch(net, (x,))), {"x": x.numpy()}
 
 
@@ -134,6 +136,14 @@ def test_integers_are_the_same(spec):
             assert row.largest <= 1, row
         else:
             assert row.differing == 0, row
+
+
+def test_layers_are_alive():
+    """What is compared says something: the codes of every layer take many values, few of them at the ends."""
+    for name, codes in reference(resnet_with("int8,int8/tensor"), resnet()[1]).items():
+        values = np.unique(codes)
+        assert len(values) > 50, name
+        assert np.isin(codes, (0, 255)).mean() < 0.9, name
 
 
 def test_integers_are_the_same_from_end_to_end():

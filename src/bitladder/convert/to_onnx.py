@@ -59,7 +59,7 @@ def to_onnx(
     with zero point 128, and the same integers.
     exact: spell layers for which ONNX Runtime has no integer kernel (8-bit nested codes, int4, a scale per channel of the
     activations) with whole numbers, so that float sums are exact below 2^24 and every integer is the reference's; scales then
-    stand apart from the codes, which other tools may not recognise. Without it, a few in 100,000 integers of such layers are
+    stand apart from the codes, which other tools may not recognise. Without it, a few in a million integers of such layers are
     off by one where scales are not powers of two.
     """
     writer = written(graph, Options(opset, int4, compact, lossless, signed, exact))
