@@ -2,8 +2,8 @@
 
 A layer's output error is (w - q) G (w - q)^T with G the gram matrix of its (unfolded) inputs. Weights are rounded one input
 at a time, the most energetic first, and each error is spread over the inputs still to come by the Cholesky factor of the
-inverse of G. Nested codes are rounded from the lowest width up: each further width may only choose among the children of
-the code before it, so every prefix stays a code that was itself rounded with feedback.
+inverse of G. Nested codes are rounded from the lowest width that matters up: each further one may only choose among the
+children of the code before it, so at every width that matters the prefix is a code that was itself rounded with feedback.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def climb(w: np.ndarray, encoding: Encoding, shape: tuple[int, ...], rows: slice
     order = np.argsort(-np.diag(gram), kind="stable")
     factor = spread_factor(gram[np.ix_(order, order)])
     fmt = encoding.format
-    widths = [b for b in range(2, fmt.bits) if isinstance(fmt, Nested)] + [fmt.bits]
+    widths = [*(sorted(b for b in fmt.matter if b < fmt.bits) if isinstance(fmt, Nested) else ()), fmt.bits]
     parent, last = None, 0
     for bits in widths:
         narrow = encoding.at(bits) if bits < fmt.bits else encoding

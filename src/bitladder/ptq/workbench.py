@@ -62,14 +62,25 @@ class Workbench:
     plain: Graph
     activations: Mapping[str, Encoding]
     samples: Mapping[str, np.ndarray]
+    grams: Mapping[str, np.ndarray] | None = None
     memo: dict[tuple[str, str], QTensor] = field(default_factory=dict)
-    progress: Progress | None = None
 
     def network(
-        self, formats: Mapping[str, Format | None], *, bits: Mapping[str, int] | None = None, widths: tuple[int, ...] = ()
+        self,
+        formats: Mapping[str, Format | None],
+        *,
+        bits: Mapping[str, int] | None = None,
+        least: Mapping[str, int] | None = None,
+        widths: tuple[int, ...] = (),
+        progress: Progress | None = None,
     ) -> Graph:
-        """The network in these formats; nested weights on the leading `bits` planes; biases for each of `widths` too."""
-        baked = bake(self.plain, formats, self.activations, memo=self.memo)
+        """The network in these formats, biases corrected; nested weights on their leading `bits` planes if given.
+
+        least: the fewest planes that a nested weight runs on. widths: those for which biases get a version of their own.
+        """
+        baked = bake(self.plain, formats, self.activations, memo=self.memo, grams=self.grams)
+        if least:
+            baked = baked.with_(meta={**baked.meta, "min_bits": dict(least)})
         if bits is not None:
             baked = baked.at(bits)
-        return correct(self.plain, baked, self.samples, widths, self.progress)
+        return correct(self.plain, baked, self.samples, widths, progress)

@@ -1,0 +1,327 @@
+"""One quantization under way: the networks of plans, the ranking of layers, the search for a plan, the finished model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bitladder.assign.classes import floors, heads, searchable
+from bitladder.assign.criteria import CRITERIA, Order
+from bitladder.assign.journal import Journal
+from bitladder.assign.score import runner
+from bitladder.assign.search import SEARCHES, Choice, also
+from bitladder.errors import require
+from bitladder.formats import Format, Nested
+from bitladder.ir.graph import Graph
+from bitladder.model import Model, packed_bytes
+from bitladder.ptq.workbench import Batches, Workbench
+
+Progress = Callable[[str, int, int], None]  # stage, done, of how many (0 if unknown)
+Score = Callable[[Callable[..., Any]], float]
+Formats = dict[str, Format]
+
+LEVELS = (8, 4, 3, 2)  # the widths that a budget steps down through
+MANY_CLASSES = 16  # a classifier of more classes keeps at least the bits that their number asks for (S6)
+END_BITS = 6  # nested weights of the first and the last layer run on at least so many planes, unless a plan says fewer
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a search is asked for, and how it goes about it."""
+
+    criterion: str = "weight_difference"
+    search: str = "bisection"
+    low: int = 4
+    count: int | None = None
+    skip_smallest: bool = False
+    max_drop: float | None = None
+    budget: str | None = None
+    seed: int = 0
+    cycles: int = 100
+    keep: int | None = None
+    work: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, table in (("criterion", self.criterion, CRITERIA), ("search", self.search, SEARCHES)):
+            if value not in table:
+                raise ValueError(f"quantize: {name} must be one of {', '.join(table)}, got {value!r}")
+        if self.max_drop is not None and not 0 <= self.max_drop < 1:
+            raise ValueError(f"quantize: max_drop must be a fraction in [0, 1), got {self.max_drop}; one point is 0.01")
+        if self.budget is not None:
+            target(self.budget)
+        if self.search == "budget" and self.budget is None:
+            raise ValueError("quantize: search budget needs a budget such as 0.5MB or avg_bits=4; give one")
+        if self.search == "count" and self.count is None:
+            raise ValueError("quantize: search count needs the number of layers; give count")
+
+
+def target(budget: str) -> tuple[str, float]:
+    """What a budget limits, and to how much.
+
+    >>> target("0.5MB"), target("avg_bits=4")
+    (('bytes', 500000.0), ('avg_bits', 4.0))
+    """
+    units = {"MB": 1e6, "kB": 1e3, "KB": 1e3, "B": 1.0}
+    try:
+        if budget.startswith("avg_bits="):
+            return "avg_bits", float(budget.removeprefix("avg_bits="))
+        unit = next(u for u in units if budget.endswith(u))
+        return "bytes", float(budget.removesuffix(unit)) * units[unit]
+    except (StopIteration, ValueError):
+        raise ValueError(f"quantize: budget must be written like 0.5MB, 300kB or avg_bits=4, got {budget!r}") from None
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Layers in a criterion's order, with its values, and why some stand apart."""
+
+    values: Mapping[str, float]
+    order: Order
+    why: Mapping[str, str]
+
+    def rows(self, names: Sequence[str], chosen: Sequence[str]) -> list[dict[str, Any]]:
+        """A row a layer, ranked ones first."""
+        ordered = [*self.order.ranked, *self.order.silent, *self.order.skipped]
+        return [
+            {"layer": n, "value": self.values.get(n), "chosen": n in chosen, "note": self.why.get(n, "")}
+            for n in (*ordered, *(n for n in names if n not in ordered))
+        ]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a search found: the bits of every layer that is not at its widest, and how it came about."""
+
+    lowered: Mapping[str, int] = field(default_factory=dict)
+    result: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Task:
+    """A network on the workbench, the formats of its weights at their widest, and a goal.
+
+    `raw` is the network as it came, batch norm and all, to learn on; its weights have the names of the workbench's.
+    """
+
+    bench: Workbench
+    raw: Graph
+    formats: Formats
+    goal: Goal
+    batches: Batches
+    score: Score | None
+    tell: Progress
+    notes: list[str] = field(default_factory=list)
+    known: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in self.ends():
+            fmt = self.formats[name]
+            if isinstance(fmt, Nested):
+                self.formats[name] = replace(
+                    fmt, matter={b: w for b, w in fmt.matter.items() if b > END_BITS} | {END_BITS: 8.0}
+                )
+
+    # ------------------------------------------------------------------------------------------------- networks
+
+    def ends(self) -> tuple[str, ...]:
+        """The first and the last weight."""
+        names = tuple(self.formats)
+        return tuple(dict.fromkeys((names[0], names[-1])))
+
+    def network(self, lowered: Mapping[str, int], widths: tuple[int, ...] = ()) -> Graph:
+        """The network with some layers at fewer bits: narrower formats, or, with `keep`, fewer planes of the same codes."""
+        bits = self.bits(lowered)
+        least = {n: min(END_BITS, bits[n]) for n in self.ends() if isinstance(self.formats[n], Nested)}
+        if self.goal.keep:
+            return self.bench.network(self.formats, bits=None if widths else bits, least=least, widths=widths)
+        return self.bench.network(self.narrowed(lowered), least=least, widths=widths)
+
+    def narrowed(self, lowered: Mapping[str, int]) -> Formats:
+        """Every layer's format at its bits."""
+        return {name: at_bits(fmt, lowered.get(name, fmt.bits)) for name, fmt in self.formats.items()}
+
+    def bits(self, lowered: Mapping[str, int]) -> dict[str, int]:
+        """Every layer's width."""
+        return {name: lowered.get(name, fmt.bits) for name, fmt in self.formats.items()}
+
+    def scored(self, graph: Graph) -> float:
+        """The score of one network; anything but a finite number is an error."""
+        assert self.score is not None
+        value = float(self.score(runner(graph)))
+        if not np.isfinite(value):
+            raise ValueError(f"quantize: score must return a finite number, got {value}; check the score function")
+        return value
+
+    # ------------------------------------------------------------------------------------------------- searching
+
+    def outcome(self) -> Outcome:
+        """What the goal asks for: a search by score, so many layers, a budget, or nothing."""
+        if self.goal.budget is not None:
+            return self.by_budget()
+        if self.goal.count is not None:
+            return self.by_count()
+        if self.score is not None and self.goal.max_drop is not None:
+            return self.by_score(self.goal.max_drop)
+        return Outcome({}, self.told(None, None, True))
+
+    def by_score(self, allowed: float) -> Outcome:
+        """As many layers at `low` bits as the allowed drop permits, those first that the criterion ranks lowest."""
+        goal = self.goal
+        plain, reference = self.scored(self.bench.plain), self.scored(self.network({}))
+        about = hashlib.sha256(f"{self.fingerprint()}{plain}{reference}".encode()).hexdigest()
+        memo = {} if goal.work is None else Journal(goal.work / "search.journal", about)
+
+        def loss(tried: Sequence[str] | Mapping[str, int]) -> float:
+            self.tell("search", len(memo) + 1, 0)
+            return plain - self.scored(self.network(tried if isinstance(tried, Mapping) else dict.fromkeys(tried, goal.low)))
+
+        ranking = self.ranking(loss)
+        found = SEARCHES[goal.search].find(
+            ranking.order.ranked, loss, allowed, memo=memo, samples=getattr(self.score, "samples", None)
+        )
+        if not found.plan:
+            found = also(found, ranking.order.silent, loss, allowed, memo=memo)
+        lowered = dict(found.plan) or dict.fromkeys(found.chosen, goal.low)
+        score = plain - found.loss if found.chosen else reference
+        if plain - reference > allowed:
+            self.notes.append(
+                f"with every layer at its widest the network already loses {plain - reference:.4f}, more than allowed"
+            )
+        met = plain - score <= allowed + 1e-9
+        return Outcome(lowered, self.told(found, ranking, met) | {"float": plain, "reference": reference, "score": score})
+
+    def by_count(self) -> Outcome:
+        """The layers that the criterion ranks lowest, as many as told."""
+        ranking = self.ranking(self.measured_loss)
+        count = min(int(self.goal.count or 0), len(ranking.order.ranked))
+        found = SEARCHES["count"].find(ranking.order.ranked, count)
+        return Outcome(dict.fromkeys(found.chosen, self.goal.low), self.told(found, ranking, True))
+
+    def by_budget(self) -> Outcome:
+        """Layers stepped down in the order of the criterion, level by level, until the budget is met."""
+        what, limit = target(str(self.goal.budget))
+        ranking = self.ranking(self.measured_loss)
+        sizes = {n: int(np.prod(self.bench.plain.constants[n].shape)) for n in self.formats}  # type: ignore[union-attr]
+
+        def cost(plan: Mapping[str, int]) -> float:
+            if what == "bytes":
+                return packed_bytes(self.bench.plain, self.narrowed(plan), self.bench.activations)
+            return sum(b * sizes[n] for n, b in self.bits(plan).items()) / sum(sizes.values())
+
+        levels = [b for b in LEVELS if b <= max(f.bits for f in self.formats.values())]
+        found = SEARCHES["budget"].find(ranking.order.ranked, cost, limit, levels, floors=self.floors())
+        lowered = {n: b for n, b in found.plan.items() if b < self.formats[n].bits}
+        self.notes.append(f"{what} {cost(lowered):.6g}, {limit:g} allowed")
+        return Outcome(lowered, self.told(found, ranking, found.met))
+
+    def measured_loss(self, names: Sequence[str]) -> float:
+        """What layers lose at low bits, for criteria that measure."""
+        if self.score is None:
+            raise ValueError(f"quantize: criterion {self.goal.criterion!r} measures accuracy; give evaluation data or another criterion")
+        if "reference" not in self.known:
+            self.known["reference"] = self.scored(self.network({}))
+        return self.known["reference"] - self.scored(self.network(dict.fromkeys(names, self.goal.low)))
+
+    def told(self, found: Choice | None, ranking: Ranking | None, met: bool) -> dict[str, Any]:
+        """What a report says of a search."""
+        goal, said = self.goal, {"goal_met": bool(met), "notes": self.notes}
+        for key in ("metric", "samples"):
+            if hasattr(self.score, key):
+                said[key] = getattr(self.score, key)
+        if found is None or ranking is None:
+            return said
+        searched = {"max_drop": goal.max_drop, "budget": goal.budget, "criterion": goal.criterion, "search": goal.search}
+        searched |= {"low": goal.low, "evaluations": found.evaluations, "trace": [[len(t.names), t.loss] for t in found.trace]}
+        self.notes += found.notes
+        if goal.criterion == "weight_difference":
+            searched["statistic"] = "mean_square"
+        return said | searched | {"ranking": ranking.rows(tuple(self.formats), found.chosen)}
+
+    # --------------------------------------------------------------------------------------------------- ranking
+
+    def floors(self) -> dict[str, int]:
+        """The fewest bits of each classifier, by its number of classes (S6)."""
+        return floors(heads(self.bench.plain), above=MANY_CLASSES)
+
+    def ranking(self, loss: Callable[[Sequence[str]], float]) -> Ranking:
+        """The layers in the order of the criterion; heads that need their bits are set aside."""
+        goal, plain = self.goal, self.bench.plain
+        free = searchable(tuple(self.formats), self.floors(), goal.low)
+        criterion = CRITERIA[goal.criterion]
+        low = at_bits(next(iter(self.formats.values())), goal.low)
+        given: dict[str, Any] = {"graph": plain, "names": free, "loss": loss, "seed": goal.seed, "low": low}
+        if "learned" in criterion.needs:
+            given["learned"] = self.learned()
+        values = criterion.values(*(given[n] for n in criterion.needs))
+        found = criterion.order({n: values[n] for n in free if n in values}, skip_smallest=goal.skip_smallest)
+        why = dict.fromkeys(found.silent, "did not learn") | dict.fromkeys(found.skipped, "the smallest value, skipped")
+        held = {n: "classifier, kept wide by its number of classes" for n in self.formats if n not in free}
+        return Ranking(values, found, why | held)
+
+    def learned(self) -> Any:
+        """How far each weight moves in a few cycles of learning (S2)."""
+        require("torch", "torch", "quantize: criterion weight_difference")
+        from bitladder.convert.to_torch import to_torch
+        from bitladder.train.learn import learn
+
+        module = to_torch(self.raw)
+        samples, labels = self.batches.some(self.batches.keep)
+        if labels is None:
+            self.notes.append("the calibration data has no labels, so the network learned from its own answers")
+        found = learn(
+            module,
+            samples,
+            labels,
+            weights={n: p for n, p in module.weights().items() if n in self.formats},
+            cycles=self.goal.cycles,
+            seed=self.goal.seed,
+            work=self.goal.work,
+            progress=lambda done, total, word: self.tell("learn", done, total),
+        )
+        self.notes += found.notes
+        return found
+
+    def fingerprint(self) -> str:
+        """What losses depend on, as a hash: weights, activation encodings, formats, samples, settings."""
+        h = hashlib.sha256()
+        for name, c in sorted(self.bench.plain.constants.items()):
+            h.update(name.encode() + (c.tobytes() if isinstance(c, np.ndarray) else b""))
+        for name, e in sorted(self.bench.activations.items()):
+            h.update(f"{name}{e.format}".encode() + b"".join(np.asarray(p).tobytes() for p in e.params.values()))
+        h.update(repr(sorted((n, str(f)) for n, f in self.formats.items())).encode())
+        h.update(b"".join(a.tobytes() for a in self.bench.samples.values()))
+        h.update(repr((self.goal.low, self.goal.keep, self.bench.grams is None)).encode())
+        return h.hexdigest()
+
+    # ---------------------------------------------------------------------------------------------------- result
+
+    def model(self, outcome: Outcome) -> Model:
+        """The finished network, with what was found about it in its meta."""
+        formats = self.formats if self.goal.keep else self.narrowed(outcome.lowered)
+        nested = [f.bits for f in formats.values() if isinstance(f, Nested)]
+        widths = tuple(range(2, max(nested) + 1)) if nested else ()
+        self.tell("correct biases", 0, 0)
+        graph = self.network(outcome.lowered, widths)
+        plan = {n: str(f) for n, f in self.narrowed(outcome.lowered).items()}
+        meta = {**graph.meta, "plan": plan, "result": dict(outcome.result)}
+        if self.goal.keep:
+            meta["default_bits"] = {n: b for n, b in self.bits(outcome.lowered).items() if isinstance(self.formats[n], Nested)}
+        graph = graph.with_(meta=meta)
+        return Model(graph.with_(meta={**meta, "widths": [self.row(graph, b) for b in reversed(widths)]}))
+
+    def row(self, graph: Graph, bits: int) -> dict[str, Any]:
+        """One line of the table of widths."""
+        self.tell("widths", bits, 0)
+        narrow = graph.at(bits)
+        return {"bits": bits, "bytes": Model(narrow).nbytes, "score": self.scored(narrow) if self.score else None}
+
+
+def at_bits(fmt: Format, bits: int) -> Format:
+    """The same format at another width, where it has one."""
+    change = getattr(fmt, "with_bits", None)
+    return fmt if change is None or bits >= fmt.bits else change(bits)
