@@ -66,9 +66,10 @@ def last_uses(graph: Graph) -> dict[str, int]:
 
 
 def forget(env: dict[str, Any], graph: Graph, node: Node, at: int, last: Mapping[str, int]) -> None:
-    """Drop the inputs of a node that nothing reads any more."""
+    """Drop the inputs of a node that nothing reads any more, but not those of the graph: they tell the kind of arrays."""
+    stay = {v.name for v in graph.inputs} | set(graph.outputs)
     for name in node.inputs:
-        if last.get(name) == at and name not in graph.constants:
+        if last.get(name) == at and name not in graph.constants and name not in stay:
             env.pop(name, None)
 
 
