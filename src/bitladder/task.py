@@ -256,7 +256,13 @@ class Task:
         if found is None or ranking is None:
             return said
         searched = {"max_drop": goal.max_drop, "budget": goal.budget, "criterion": goal.criterion, "search": goal.search}
-        searched |= {"low": goal.low, "evaluations": found.evaluations, "trace": [[len(t.names), t.loss] for t in found.trace]}
+        widest = max(self.formats.values(), key=lambda f: f.bits)
+        searched |= {
+            "low": str(at_bits(widest, goal.low)),
+            "high": str(widest),
+            "evaluations": found.evaluations,
+            "trace": [[len(t.names), t.loss] for t in found.trace],
+        }
         self.notes += found.notes
         if goal.criterion == "weight_difference":
             searched |= {"statistic": goal.statistic, "normalize": goal.normalize, "start": goal.start, "cycles": goal.cycles}

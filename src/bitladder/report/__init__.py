@@ -94,9 +94,9 @@ def verdict(outcome: Result) -> dict[str, str] | None:
     if outcome.goal_met is None:
         return None
     long = ""
-    if outcome.score is not None and outcome.reference is not None:
-        loss = drop(outcome.reference - outcome.score, outcome.fraction)
-        long = f"A loss of {loss} of {outcome.metric} against all layers at {outcome.high}"
+    if outcome.score is not None and outcome.float_score is not None:
+        loss = drop(outcome.float_score - outcome.score, outcome.fraction)
+        long = f"A loss of {loss} of {outcome.metric} against the float network"
         long += f"; {drop(outcome.max_drop, outcome.fraction)} allowed." if outcome.max_drop is not None else "."
     return {"kind": "met", "short": "Goal met", "long": long} if outcome.goal_met else {"kind": "missed", "short": "Goal missed", "long": long}
 

@@ -220,7 +220,7 @@ def trace(result: Result) -> str:
         floor + 44,
         f"Loss against the number of layers at {result.low}",
         "; ".join(f"{k} layers: {loss:.2f} {unit}" for k, loss in ordered),
-        left_axis(y, marks, LEFT, right, "{:g}".format, f"loss in {unit}, against all layers at {result.high}"),
+        left_axis(y, marks, LEFT, right, "{:g}".format, f"loss in {unit}, against the float network"),
         bottom_axis(x, whole, floor, "{:g}".format, f"layers at {result.low}"),
         limit,
         path([(x(k), y(loss)) for k, loss in ordered], "line"),
