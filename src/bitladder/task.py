@@ -27,7 +27,8 @@ Formats = dict[str, Format]
 
 LEVELS = (8, 4, 3, 2)  # the widths that a budget steps down through
 MANY_CLASSES = 16  # a classifier of more classes keeps at least the bits that their number asks for (S6)
-END_BITS = 6  # nested weights of the first and the last layer run on at least so many planes, unless a plan says fewer
+END_BITS = 6  # nested weights of the first and the last layer run on at least so many planes, unless a plan says fewer,
+FEW = 5  # in networks of at least so many weights
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,9 @@ class Task:
     # ------------------------------------------------------------------------------------------------- networks
 
     def ends(self) -> tuple[str, ...]:
-        """The first and the last weight."""
+        """The first and the last weight of a network that has enough others."""
         names = tuple(self.formats)
-        return tuple(dict.fromkeys((names[0], names[-1])))
+        return (names[0], names[-1]) if len(names) >= FEW else ()
 
     def network(self, lowered: Mapping[str, int], widths: tuple[int, ...] = ()) -> Graph:
         """The network with some layers at fewer bits: narrower formats, or, with `keep`, fewer planes of the same codes."""
