@@ -92,7 +92,7 @@ def words(name: str, f: Callable[..., Any]) -> tuple[str, str]:
         return ", ".join("xyz"[:n]), ""
     if (f.__module__ or "").startswith("numpy"):
         n = {"add": 2, "sub": 2, "mul": 2, "where": 3}.get(name, 1)
-        return ", ".join("condition x y".split() if n == 3 else "xyz"[:n]), ""
+        return ", ".join(["condition", "x", "y"] if n == 3 else "xyz"[:n]), ""
     inputs, attrs = [], []
     for p in inspect.signature(f).parameters.values():
         if p.kind is p.KEYWORD_ONLY:

@@ -1,0 +1,14 @@
+"""Sphinx with MyST; `make docs` builds with every warning an error."""
+
+import bitladder
+
+project = "Bitladder"
+author = "the Bitladder authors"
+release = version = bitladder.__version__
+extensions = ["myst_parser"]
+source_suffix = {".md": "markdown"}
+exclude_patterns = ["_build"]
+myst_heading_anchors = 3
+html_theme = "alabaster"
+html_theme_options = {"description": "The fewest bits per layer that keep a network's accuracy.", "page_width": "1100px"}
+html_show_sourcelink = False
