@@ -31,14 +31,19 @@ def block(found: list[dict[str, Any]]) -> str:
     for result in found:
         for name, figure in result.get("figures", {}).items():
             lines.append("| " + " | ".join(row(result["bench"], name, figure)) + " |")
-    machines = dict.fromkeys(f"`{result['bench']}`: {told(result.get('machine'))}" for result in found if result.get("machine"))
-    return "\n".join([*lines, "", *(f"- {line}" for line in machines)]).strip()
+    return "\n".join([*lines, "", *(f"- `{result['bench']}`: {measured_with(result)}" for result in found)]).strip()
+
+
+def measured_with(result: Mapping[str, Any]) -> str:
+    """The machine and the versions, in a line."""
+    return "; ".join(told(result[key]) for key in ("machine", "versions") if result.get(key)) or "machine unknown"
 
 
 def row(bench: str, name: str, figure: Mapping[str, Any]) -> tuple[str, ...]:
     """The cells of one figure."""
     value = figure.get("value")
-    met = "not measured" if value is None else "yes" if figure.get("met") else "**no**"
+    met = "-" if figure.get("goal") is None else "yes" if figure.get("met") else "**no**"
+    met = "not measured" if value is None else met
     return f"`{bench}`", cell(name.replace("_", " ")), "-" if value is None else number(value), number(figure.get("goal")), met
 
 

@@ -79,13 +79,14 @@ def test_the_table_says_what_was_missed():
         "points_lost": {"value": 0.7, "goal": "at most 0.5", "met": False},
         "seconds": {"value": None, "goal": 3, "met": False},
     }
-    text = table.block([{"bench": "criteria", "machine": {"cores": 2, "cpu": "a | b"}, "figures": figures}])
+    machine, versions = {"cores": 2, "cpu": "a | b"}, {"torch": "2.13.0"}
+    text = table.block([{"bench": "criteria", "machine": machine, "versions": versions, "figures": figures}])
     assert text.splitlines()[2:] == [
         "| `criteria` | share at 4 bits | 0.55 | 0.5 | yes |",
         "| `criteria` | points lost | 0.7 | at most 0.5 | **no** |",
         "| `criteria` | seconds | - | 3 | not measured |",
         "",
-        "- `criteria`: cores 2, cpu a \\| b",
+        "- `criteria`: cores 2, cpu a \\| b; torch 2.13.0",
     ]
     assert table.block([]) == table.NOTHING
     with pytest.raises(ValueError, match="must hold"):

@@ -54,7 +54,7 @@ class Goal:
     work: Path | None = None
 
     def __post_init__(self) -> None:
-        words = {
+        words: dict[str, Mapping[str, Any]] = {
             "criterion": CRITERIA,
             "search": SEARCHES,
             "statistic": STATISTICS,
@@ -255,7 +255,7 @@ class Task:
                 said[key] = getattr(self.score, key)
         if found is None or ranking is None:
             return said
-        searched = {"max_drop": goal.max_drop, "budget": goal.budget, "criterion": goal.criterion, "search": goal.search}
+        searched: dict[str, Any] = {"max_drop": goal.max_drop, "budget": goal.budget, "criterion": goal.criterion, "search": goal.search}
         searched |= {"low": goal.low, "evaluations": found.evaluations, "trace": [[len(t.names), t.loss] for t in found.trace]}
         self.notes += found.notes
         if goal.criterion == "weight_difference":
