@@ -129,6 +129,13 @@ def test_links_lead_somewhere():
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def test_floors_are_drawn_as_they_are():
+    """The diagram of docs/design.md has the floors that tests/test_layers.py checks, in their order."""
+    floors = loaded("layers", ROOT / "tests" / "test_layers.py").FLOORS.split("\n")
+    (diagram,) = blocks(ROOT / "docs" / "design.md", "text")
+    assert [re.split(r"\s{2,}", line)[0] for line in diagram.splitlines()] == [line for line in floors if line]
+
+
 def tracked():
     """Every text file that git knows, or all there are in a tree without git."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
