@@ -13,7 +13,7 @@ import pytest
 import bitladder
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 SYSTEMS = 18
 TEXT = (".py", ".pyi", ".md", ".txt", ".toml", ".json", ".yaml", ".yml", ".html", ".j2", ".cfg", ".h", ".cc", "")
 # Put together here so that this file does not hold them: folders of one machine, hosts of package registries.
