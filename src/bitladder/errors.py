@@ -9,6 +9,8 @@ Wrong arguments raise the built-in types. Every text has one shape: doing what, 
 got what, so do what.
 """
 
+from typing import Any
+
 
 class Unsupported(ValueError):
     """A network, format or operator that cannot be expressed here; the text names every one of them."""
@@ -30,7 +32,7 @@ class Missing(ImportError):
     """An optional dependency that is not installed; the text says which extra brings it."""
 
 
-def require(module: str, extra: str, doing: str):
+def require(module: str, extra: str, doing: str) -> Any:
     """The imported `module`, or one line that says which extra brings it.
 
     >>> require("json", "torch", "load").__name__

@@ -54,7 +54,7 @@ class Goal:
     work: Path | None = None
 
     def __post_init__(self) -> None:
-        words = {
+        words: dict[str, Mapping[str, Any]] = {
             "criterion": CRITERIA,
             "search": SEARCHES,
             "statistic": STATISTICS,
@@ -255,7 +255,8 @@ class Task:
                 said[key] = getattr(self.score, key)
         if found is None or ranking is None:
             return said
-        searched = {"max_drop": goal.max_drop, "budget": goal.budget, "criterion": goal.criterion, "search": goal.search}
+        searched: dict[str, Any] = {"max_drop": goal.max_drop, "budget": goal.budget}
+        searched |= {"criterion": goal.criterion, "search": goal.search}
         widest = max(self.formats.values(), key=lambda f: f.bits)
         searched |= {
             "low": str(at_bits(widest, goal.low)),

@@ -8,7 +8,7 @@ import numpy as np
 
 from bitladder.convert.onnx_draft import Call, Draft, type_name
 from bitladder.formats.tensor import QTensor
-from bitladder.ir.graph import Constant, Node
+from bitladder.ir.graph import Constant, Node, PerWidth
 
 LOOKUPS = frozenset({"Gather", "MatMul", "Gemm", "Transpose", "DequantizeLinear"})  # what may share a matrix with an embedding
 
@@ -78,6 +78,13 @@ def matmul(draft: Draft, call: Call) -> None:
         draft.add("matmul", call.inputs, call.outputs)
 
 
+def rows_of(draft: Draft, name: str) -> int:
+    """The number of rows of a constant weight."""
+    w = draft.constants[name]
+    assert not isinstance(w, PerWidth)
+    return int(w.shape[0])
+
+
 def gemm(draft: Draft, call: Call) -> None:
     """Gemm with a constant B is `linear`, any other `matmul`; alpha and beta are products of their own, unless they are 1."""
     a, b, c = call.inputs[0], call.inputs[1], draft.name(call.input(2))
@@ -87,11 +94,11 @@ def gemm(draft: Draft, call: Call) -> None:
         a = draft.add("transpose", (a,), perm=(1, 0))
     weighted = is_matrix(draft, b) if as_it_is else has_transpose(draft, b)
     if weighted and draft.name(a) not in draft.constants:
-        op, inputs = "linear", (a, draft.name(b) if as_it_is else transposed(draft, b))
-        if alpha == beta == 1 and c and (bias := vector(draft, c, draft.constants[inputs[1]].shape[0])):
-            inputs, c = (*inputs, bias), ""
+        op, inputs = "linear", [a, draft.name(b) if as_it_is else transposed(draft, b)]
+        if alpha == beta == 1 and c and (bias := vector(draft, c, rows_of(draft, inputs[1]))):
+            inputs, c = [*inputs, bias], ""
     else:
-        op, inputs = "matmul", (a, draft.add("transpose", (b,), perm=(1, 0)) if as_it_is else b)
+        op, inputs = "matmul", [a, draft.add("transpose", (b,), perm=(1, 0)) if as_it_is else b]
     y = draft.add(op, inputs, () if c or alpha != 1 else call.outputs)
     if alpha != 1:
         y = scaled(draft, y, alpha, call, () if c else call.outputs)
@@ -130,7 +137,7 @@ def add(draft: Draft, call: Call) -> None:
         if b is None or place is None or draft.uses[y] != 1 or y in draft.encodings:
             continue
         node = draft.nodes[place]
-        if node.op == "linear" and len(node.inputs) == 2 and b.shape == (draft.constants[node.inputs[1]].shape[0],):
+        if node.op == "linear" and len(node.inputs) == 2 and b.shape == (rows_of(draft, node.inputs[1]),):
             draft.nodes[place] = Node("linear", (*node.inputs, draft.name(call.inputs[1 - i])), call.outputs)
             return
     draft.add("add", call.inputs, call.outputs)

@@ -11,7 +11,7 @@ from bitladder.formats.tensor import Encoding, QTensor
 from bitladder.formats.uniform import Int
 from bitladder.ir.ops import OPS
 
-INTEGERS = {f"{u}int{bits}": (bits, u == "u") for bits in (2, 4, 8, 16) for u in ("", "u")}  # type: (bits, unsigned)
+INTEGERS = {f"{u}int{bits}": (bits, u == "u") for bits in (2, 4, 8, 16) for u in ("", "u")}  # by type: bits, unsigned
 
 
 def steps(draft: Draft, call: Call) -> tuple[np.ndarray, np.ndarray] | None:

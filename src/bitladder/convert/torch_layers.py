@@ -288,7 +288,7 @@ def resize(
             continue
         at = source(coordinate_transformation_mode, size, scale, count, (lo, hi))
         if mode == "nearest":
-            nearest: Callable[..., Any] = NEAREST[nearest_mode]  # type: ignore[assignment]  # numpy's ufuncs are objects
+            nearest: Any = NEAREST[nearest_mode]
             places = torch.from_numpy(np.clip(nearest(at).astype(np.int64), 0, size - 1))
             y = y.index_select(axis, places.to(x.device))
         else:

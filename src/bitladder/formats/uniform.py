@@ -86,7 +86,7 @@ class Int:
             shrinks = np.linspace(1.0, 0.4, 25) if cover == "mse" else [1.0]
 
             def params(shrink: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-                scale = np.float32(wide * shrink.reshape(wide.shape) / top).astype(np.float64)
+                scale = (wide * shrink.reshape(wide.shape) / top).astype(np.float32).astype(np.float64)
                 zero = np.clip(np.round(-low * shrink.reshape(wide.shape) / scale), bottom, top)
                 return scale, zero
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bitladder.ir.graph import Graph, Node
+from bitladder.ir.graph import Graph, Node, PerWidth
 
 CARRIES_CLIP = ("conv", "conv_transpose", "linear", "matmul", "add", "mul", "sub", "global_avg_pool", "avg_pool", "batch_norm")
 
@@ -117,7 +117,7 @@ def fuse_bias(graph: Graph) -> Graph:
             continue
         other = add.inputs[1] if add.inputs[0] == node.outputs[0] else add.inputs[0]
         b, w = _constant(graph, other), graph.constants.get(node.inputs[1])
-        if b is None or w is None or b.dtype != np.float32:
+        if b is None or w is None or isinstance(w, PerWidth) or b.dtype != np.float32:
             continue
         outs = w.shape[1] * int(node.attrs.get("groups", 1)) if node.op == "conv_transpose" else w.shape[0]
         fits = (outs,) if node.op == "linear" else (outs, *[1] * (len(w.shape) - 2))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
@@ -72,7 +72,7 @@ def page(graph: Graph, name: str = "network") -> str:
 
 def drawings(rows: Sequence[Layer], outcome: Result, widths: Sequence[Width]) -> dict[str, str]:
     """The drawings there is something to draw for."""
-    plans = {
+    plans: dict[str, tuple[Any, Callable[[], str]]] = {
         "bits": (rows, lambda: figures.bits_by_layer(rows)),
         "ends": (any(row.levels for row in rows), lambda: figures.ends_by_layer(rows)),
         "ranking": (
