@@ -1,0 +1,132 @@
+"""The report: one page that needs nothing else, whatever the network's meta holds or lacks."""
+
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+
+import pytest
+from networks import convnet
+
+from bitladder.model import Model
+from bitladder.report import page, write
+
+RESULT = {
+    "goal_met": True,
+    "metric": "top-1 accuracy",
+    "samples": 400,
+    "float": 0.91,
+    "reference": 0.905,
+    "score": 0.902,
+    "max_drop": 0.01,
+    "evaluations": 3,
+    "low": "nested4",
+    "high": "nested8",
+    "criterion": "weight_difference",
+    "statistic": "mean_square",
+    "search": "bisection",
+    "ranking": [
+        {"layer": "w2", "value": 1e-7, "chosen": True, "note": ""},
+        {"layer": "w1", "value": 3e-6, "chosen": False, "note": ""},
+        {"layer": "w3", "value": 0.0, "chosen": False, "note": "did not learn"},
+    ],
+    "trace": [[2, 0.03], [1, 0.008]],
+    "notes": ["a note <b>in brackets</b>"],
+}
+WIDTHS = [{"bits": b, "score": 0.9 - 0.01 * (8 - b), "bytes": 100 * b} for b in range(8, 1, -1)]
+PARTS = {"result": RESULT, "widths": WIDTHS}
+
+
+class Loads(HTMLParser):
+    """Everything on a page that would have to be fetched, and every tag."""
+
+    def __init__(self):
+        super().__init__()
+        self.fetched, self.tags, self.text = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.fetched += [v for k, v in attrs if k in ("src", "href") and v and not v.startswith(("#", "data:"))]
+
+    def handle_data(self, text):
+        self.text.append(text)
+
+
+def read(html):
+    loads = Loads()
+    loads.feed(html)
+    return loads
+
+
+@pytest.mark.parametrize("meta", [{}, {"result": RESULT}, {"widths": WIDTHS}, PARTS], ids=["bare", "result", "widths", "all"])
+def test_the_page_stands_alone(meta):
+    """No script, style, image or font from elsewhere; every drawing is well-formed and says what it shows."""
+    html = page(convnet(meta=meta).with_(meta=meta), "net")
+    loads = read(html)
+    assert loads.fetched == []
+    assert "link" not in loads.tags
+    assert "@import" not in html
+    assert not re.search(r"url\((?!#)", html)
+    drawings = re.findall(r"<svg.*?</svg>", html, re.S)
+    assert drawings
+    for svg in drawings:
+        tree = ET.fromstring(svg)
+        if tree.get("aria-hidden") == "true":  # a swatch beside its word
+            continue
+        assert tree.find("{http://www.w3.org/2000/svg}title") is not None or tree.find("title") is not None
+    assert len(html) < 200_000
+
+
+def test_everything_is_on_it():
+    """Layers, formats, the ranking, the notes, every width."""
+    text = " ".join(" ".join(read(page(convnet().with_(meta=PARTS), "my network")).text).split())
+    for word in (
+        "my network",
+        "Goal met",
+        "w1",
+        "nested8:tree",
+        "int4",
+        "90.20",
+        "did not learn",
+        "weight difference",
+        "bisection",
+    ):
+        assert word in text, word
+
+
+def test_what_is_missing_is_said():
+    """A network that was quantized by a plan alone has no search to show, and the page says so."""
+    bare = " ".join(" ".join(read(page(convnet(), "net")).text).split())
+    assert "Goal met" not in bare
+    assert "does not say what it gives at other widths" in bare
+    assert "holds no ranking" in bare
+    assert "holds no search" in bare
+
+
+def test_names_are_escaped():
+    """Nothing that a file says becomes markup."""
+    evil = "<script>alert(1)</script>"
+    meta = {"result": {**RESULT, "notes": [evil], "metric": evil}, "widths": WIDTHS}
+    html = page(convnet().with_(meta=meta), evil)
+    assert evil not in html
+    assert html.count("<script") == page(convnet().with_(meta=PARTS), "net").count("<script")
+
+
+def test_missed_goals_are_called_missed():
+    meta = {"result": {**RESULT, "goal_met": False}}
+    assert "Goal missed" in page(convnet().with_(meta=meta), "net")
+
+
+@pytest.mark.parametrize(
+    "junk", [{"result": "x"}, {"result": {"trace": [["a"]], "ranking": [1]}}, {"widths": [{"bits": "?"}]}, {"widths": 3}]
+)
+def test_strange_meta_does_not_break_it(junk):
+    """The page shows what it understands of a file made by somebody else."""
+    assert "</html>" in page(convnet().with_(meta=junk), "net")
+
+
+def test_written_whole_or_not_at_all(tmp_path):
+    out = write(Model(convnet().with_(meta=PARTS)), tmp_path / "page.html")
+    assert out.read_text().rstrip().endswith("</html>")
+    assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
+    with pytest.raises(OSError, match="nowhere"):
+        write(Model(convnet()), tmp_path / "nowhere" / "page.html")
