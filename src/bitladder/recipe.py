@@ -91,7 +91,7 @@ def quantize(
     if effort not in EFFORTS:
         raise ValueError(f"quantize: effort must be one of {', '.join(EFFORTS)}, got {effort!r}")
     hard, tell = EFFORTS[effort], progress or (lambda stage, done, total: None)
-    folder = None if work is None else Path(work)
+    folder = None if work is None or not leads() else Path(work)
     goal = Goal(
         criterion=criterion,
         search=search,
@@ -134,6 +134,11 @@ def quantize(
 
     task = Task(Workbench(plain, activations, samples, inputs), raw, formats, goal, batches, score, tell)
     return task.model(task.outcome())
+
+
+def leads() -> bool:
+    """Whether this process is the one that writes: the first of those that torchrun started, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def together(graph: Graph, value: str, fmt: Format, weights: Formats) -> Format:

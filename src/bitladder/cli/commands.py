@@ -22,7 +22,7 @@ from bitladder.errors import require
 from bitladder.formats import QTensor
 from bitladder.ir.graph import Graph
 from bitladder.model import Model, bits_of, load
-from bitladder.recipe import quantize
+from bitladder.recipe import leads, quantize
 from bitladder.table import table
 
 # What a recipe file may say, and what a command line that is silent means.
@@ -70,6 +70,8 @@ def quantize_command(args: Namespace, terminal: Terminal) -> Outcome:
     begun = time.monotonic()
     model = quantize(graph, calib.batches(), labels=calib.labels, score=score, work=work, progress=terminal.progress, **words)
     model = annotated(model, score, notes)
+    if not leads():  # under torchrun all processes learn, one writes
+        return Outcome("", met=bool(model.graph.meta["result"].get("goal_met", True)))
     model.save(args.output)
     shutil.rmtree(work, ignore_errors=True)
     result = model.graph.meta["result"]

@@ -73,7 +73,8 @@ class Terminal:
         if not self.quiet:
             for line in outcome.lines:
                 print(line)
-            print(outcome.table)
+            if outcome.table:
+                print(outcome.table)
             if outcome.wrote is not None:
                 size = f" ({os.path.getsize(outcome.wrote):,} bytes)" if os.path.isfile(outcome.wrote) else ""
                 print(f"wrote {outcome.wrote}{size}")
