@@ -98,7 +98,11 @@ def verdict(outcome: Result) -> dict[str, str] | None:
         loss = drop(outcome.float_score - outcome.score, outcome.fraction)
         long = f"A loss of {loss} of {outcome.metric} against the float network"
         long += f"; {drop(outcome.max_drop, outcome.fraction)} allowed." if outcome.max_drop is not None else "."
-    return {"kind": "met", "short": "Goal met", "long": long} if outcome.goal_met else {"kind": "missed", "short": "Goal missed", "long": long}
+    return (
+        {"kind": "met", "short": "Goal met", "long": long}
+        if outcome.goal_met
+        else {"kind": "missed", "short": "Goal missed", "long": long}
+    )
 
 
 def tiles(graph: Graph, rows: Sequence[Layer], outcome: Result) -> list[dict[str, Any]]:
@@ -109,11 +113,13 @@ def tiles(graph: Graph, rows: Sequence[Layer], outcome: Result) -> list[dict[str
     out = [accuracy_tile(outcome)] if outcome.score is not None else []
     if rows:
         smaller = f", {whole / stored:.1f} times smaller" if stored < whole else ""
-        out += [
-            {"label": "Weights", "value": size(stored), "lines": [f"float32: {size(whole)}{smaller}", "packed, before coding"]},
-            {"label": "Average bits", "value": f"{facts.average_bits(rows):.2f}", "lines": [bits_words(rows), f"{sum(r.elements for r in rows):,} weights"]},
-            {"label": "Layers in integers", "value": f"{integer} of {len(rows)}", "lines": [f"{len(coded)} stored as codes", *low_words(outcome)]},
-        ]  # fmt: skip
+        elements = f"{sum(r.elements for r in rows):,} weights"
+        figures_of = {
+            "Weights": (size(stored), [f"float32: {size(whole)}{smaller}", "packed, before coding"]),
+            "Average bits": (f"{facts.average_bits(rows):.2f}", [bits_words(rows), elements]),
+            "Layers in integers": (f"{integer} of {len(rows)}", [f"{len(coded)} stored as codes", *low_words(outcome)]),
+        }
+        out += [{"label": label, "value": value, "lines": lines} for label, (value, lines) in figures_of.items()]
     return out + search_tile(outcome)
 
 
@@ -149,7 +155,9 @@ def ranking_words(outcome: Result) -> str:
     """What the ranking is made of, in a sentence."""
     by = f"Ordered by {outcome.criterion}" if outcome.criterion else "In ranking order"
     of = f" ({outcome.statistic})" if outcome.statistic else ""
-    return f"{by}{of}; layers that matter least come first, and {outcome.chosen} of {len(outcome.ranking)} went to {outcome.low}."
+    return (
+        f"{by}{of}; layers that matter least come first, and {outcome.chosen} of {len(outcome.ranking)} went to {outcome.low}."
+    )
 
 
 def trace_words(outcome: Result) -> str:
@@ -160,7 +168,11 @@ def trace_words(outcome: Result) -> str:
 
 def trace_caption(outcome: Result) -> str:
     """What the marks of the search plot mean."""
-    caption = "Filled dots keep to the allowed loss, open ones do not." if outcome.max_drop is not None else "One dot for each plan measured."
+    caption = (
+        "Filled dots keep to the allowed loss, open ones do not."
+        if outcome.max_drop is not None
+        else "One dot for each plan measured."
+    )
     return caption + (" The ring marks the plan of this file." if outcome.ranking else "")
 
 
