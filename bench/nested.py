@@ -69,7 +69,7 @@ class Shelf:
 
 @dataclass
 class Bench:
-    """One network and one draw of calibration images: hits at every width, and files. Networks are made when first asked for."""
+    """One network, one draw of calibration images: hits at every width, and files. Networks are made when first asked for."""
 
     options: Options
     depth: int
@@ -137,14 +137,8 @@ def accuracy_rows(net: str, scheme: str, ours: Hits, peers: Mapping[str, Hits], 
 
 def byte_rows(net: str, sizes: Mapping[str, int]) -> list[Row]:
     """The one file against all dedicated ones, and what a width reads against its dedicated file."""
-    rows = [
-        Row.of(
-            f"{net}, bytes of one file for all widths",
-            sizes["file"],
-            sum(sizes[f"nested{b}"] for b in WIDTHS),
-            "files of one width",
-        )
-    ]
+    apart = sum(sizes[f"nested{b}"] for b in WIDTHS)
+    rows = [Row.of(f"{net}, bytes of one file for all widths", sizes["file"], apart, "files of one width")]
     return rows + [
         Row.of(f"{net}, bytes read at {b} bits", sizes[f"read {b}"], sizes[f"nested{b}"], f"nested{b} alone") for b in WIDTHS
     ]
