@@ -18,7 +18,7 @@ import numpy as np
 from bench import cifar
 from bench.options import Options, tell
 from bench.result import Figure, Result, Row, machine, versions
-from bench.subject import Interval, Judge, Subject, evenly, loss, subject
+from bench.subject import Interval, Judge, Subject, about, evenly, loss, subject
 from bench.work import Work
 from bitladder import file
 from bitladder.formats import Format, Int, Nested
@@ -173,7 +173,7 @@ def bench(options: Options) -> Result:
     tell("reading images")
     data = cifar.load(options.data)
     test = evenly(data.test, QUICK if options.quick else len(data.test))
-    work = Work.of("nested", len(test))
+    work = Work.of("nested", about(options, test))
     with tempfile.TemporaryDirectory() as folder:
 
         def network(depth: int, draw: int) -> Bench:

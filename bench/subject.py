@@ -10,7 +10,7 @@ import torch
 
 from bench import cifar, resnet
 from bench.options import Options, tell
-from bench.work import Measured, Work
+from bench.work import Measured, Work, digest
 from bitladder.convert.evaluate import Evaluator
 from bitladder.convert.from_torch import from_torch
 from bitladder.ir.graph import Graph
@@ -110,6 +110,12 @@ def loss(hits: Sequence[np.ndarray], peer: Sequence[np.ndarray]) -> Interval:
     """
     each = 100 * np.mean([np.asarray(b, float) - np.asarray(a, float) for a, b in zip(hits, peer, strict=True)], axis=0)
     return Interval(float(each.mean()), float(1.96 * each.std() / np.sqrt(len(each))))
+
+
+def about(options: Options, split: cifar.Split) -> str:
+    """A hash of the networks and the images that measured values depend on."""
+    nets = (resnet.path(options.data, depth).read_bytes() for depth in options.depths)
+    return digest([*nets, split.images.tobytes(), split.labels.tobytes()])
 
 
 def evenly(split: cifar.Split, count: int) -> cifar.Split:
