@@ -222,17 +222,14 @@ def random_curves(rounding: Rounding, at: Sequence[int], all_low: float) -> list
 
 def curve_rows(net: str, curves: Mapping[str, Curve]) -> list[Row]:
     """A row for each point of each curve, the weight difference's loss beside it, then one for each area."""
-    ours = curves[MAIN]
-    rows = [
-        Row.of(f"{net}, points lost, {k} layers at 4 bits, {name}", lost, ours.get(k) if name != MAIN else None, MAIN if name != MAIN else "")
-        for name, curve in curves.items()
-        for k, lost in sorted(curve.items())
-    ]  # fmt: skip
+    ours, rows = curves[MAIN], []
     for name, curve in curves.items():
+        for k in sorted(curve):
+            what = f"{net}, points lost, {k} layers at 4 bits"
+            rows.append(Row(f"{what}, {MAIN}", ours[k]) if name == MAIN else Row(what, ours.get(k), curve[k], name))
         if name != MAIN:
-            rows.append(
-                Row.of(f"{net}, area under the curve in points", area(ours, list(curve)), area(curve, list(ours)), name)
-            )
+            pair = area(ours, list(curve)), area(curve, list(ours))
+            rows.append(Row(f"{net}, area under the curve in points", *pair, name, ratio(*pair)))
     return rows
 
 
