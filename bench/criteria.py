@@ -362,7 +362,7 @@ def bench(options: Options) -> Result:
     tell("reading images")
     data = cifar.load(options.data)
     found, rows = {}, []
-    work = Work.of("criteria", options.quick, about(options, data.test))
+    work = Work.of("criteria", (HIGH, LOW, CYCLES, SEED, CHOOSING, SLICES), options.quick, about(options, data.test))
     for depth in options.depths:
         found[depth], more = Bench(options, depth, data, work).measured()
         rows += more

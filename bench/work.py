@@ -15,6 +15,7 @@ import bitladder
 
 FOLDER = Path(__file__).parent / ".work"
 ROOMS = ("assign", "convert", "formats", "ir", "ptq", "runtime", "stats", "train")  # whose code results depend on
+OURS = ("cifar", "resnet", "subject")
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,9 @@ class Work:
 
 def code() -> str:
     """A hash of the source that measured values depend on."""
-    root = Path(bitladder.__file__).parent
-    files = [
-        *root.glob("*.py"),
-        *(f for room in ROOMS for f in (root / room).glob("*.py")),
-        *Path(__file__).parent.glob("*.py"),
-    ]
-    return digest(f.read_bytes() for f in sorted(files))
+    root, here = Path(bitladder.__file__).parent, Path(__file__).parent
+    files = [f for folder in (root, *(root / room for room in ROOMS)) for f in sorted(folder.glob("*.py"))]
+    return digest(f.read_bytes() for f in [*files, *(here / f"{name}.py" for name in OURS)])
 
 
 def digest(parts: Iterable[bytes]) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 
 from bitladder.formats import Encoding, Format, Nested, QTensor
 from bitladder.formats.tensor import SPREAD, spread, store
-from bitladder.ir.graph import Graph, Node
+from bitladder.ir.graph import Graph, Node, PerWidth
 from bitladder.ptq.calibrate import Progress, as_kind, torch_ops
 from bitladder.runtime.reference import real, run
 
@@ -36,7 +36,7 @@ def grams(graph: Graph, batches: Iterable[Mapping[str, Any]], progress: Progress
     """
     from bitladder.ir.windows import resolve
 
-    users = {node.inputs[0]: [] for _, node in graph.weights() if node.op in ROWS}  # type: dict[str, list[tuple[str, Node]]]
+    users: dict[str, list[tuple[str, Node]]] = {node.inputs[0]: [] for _, node in graph.weights() if node.op in ROWS}
     for name, node in graph.weights():
         if node.op in ROWS:
             users[node.inputs[0]].append((name, node))
@@ -45,6 +45,7 @@ def grams(graph: Graph, batches: Iterable[Mapping[str, Any]], progress: Progress
     def watch(value_name: str, value: Any) -> None:
         for name, node in users.get(value_name, ()):
             w = graph.constants[name]
+            assert not isinstance(w, PerWidth)
             rows = ROWS[node.op](np.asarray(real(value), np.float32), node, tuple(w.shape), resolve)
             gram = np.matmul(rows.swapaxes(1, 2), rows).astype(np.float64)
             out[name] = out[name] + gram if name in out else gram
