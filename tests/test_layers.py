@@ -14,6 +14,7 @@ cli
 demo
 report
 recipe
+task
 assign
 ptq
 model

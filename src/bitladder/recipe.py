@@ -59,7 +59,13 @@ def quantize(
     labels: Any = None,
     low: int = 4,
     count: int | None = None,
+    statistic: str = "mean_square",
+    normalize: str = "none",
+    start: str = "float",
+    cycles: int | None = None,
     skip_smallest: bool = False,
+    accept_at_most: int = 0,
+    head_rule: str = "log2",
     keep: int | None = None,
     effort: str = "balanced",
     seed: int = 0,
@@ -74,6 +80,9 @@ def quantize(
     plan: formats by pattern, a format, or a text such as "fixed8,a=fixed8"; "nested8" unless said otherwise.
     score, max_drop: as many layers as `score(network) >= score(float network) - max_drop` allows go to `low` bits, in the
     order of `criterion`, found by `search`. count: so many layers instead. budget: "0.5MB" or "avg_bits=4" instead.
+    statistic, normalize, start, cycles: how the weight difference is taken (S2): mean_square, mean, variance or std; none,
+    relative or step; learning from the float network (FIG 13) or from its "fixed8" version (FIG 14), for so many cycles.
+    skip_smallest, accept_at_most: the patent's options. head_rule: how classifiers of many classes keep their bits (S6).
     keep: store this many planes of every nested weight and mark the plan as what runs by default.
     work: a folder for the state of long steps; the same call resumes there, with the same result.
 
@@ -83,7 +92,24 @@ def quantize(
         raise ValueError(f"quantize: effort must be one of {', '.join(EFFORTS)}, got {effort!r}")
     hard, tell = EFFORTS[effort], progress or (lambda stage, done, total: None)
     folder = None if work is None else Path(work)
-    goal = Goal(criterion, search, low, count, skip_smallest, max_drop, budget, seed, hard.cycles, keep, folder)
+    goal = Goal(
+        criterion=criterion,
+        search=search,
+        statistic=statistic,
+        normalize=normalize,
+        start=start,
+        cycles=hard.cycles if cycles is None else cycles,
+        low=low,
+        count=count,
+        skip_smallest=skip_smallest,
+        accept_at_most=accept_at_most,
+        head_rule=head_rule,
+        max_drop=max_drop,
+        budget=budget,
+        seed=seed,
+        keep=keep,
+        work=folder,
+    )
 
     items = data.chunks(calib)
     first = next(items, None)

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from bitladder.assign.classes import floors, heads, searchable
-from bitladder.assign.criteria import CRITERIA, Order
+from bitladder.assign.classes import MODES, floors, heads, searchable
+from bitladder.assign.criteria import CRITERIA, Order, low_steps
 from bitladder.assign.journal import Journal
 from bitladder.assign.score import runner
 from bitladder.assign.search import SEARCHES, Choice, also
@@ -20,6 +20,7 @@ from bitladder.formats import Format, Nested
 from bitladder.ir.graph import Graph
 from bitladder.model import Model, packed_bytes
 from bitladder.ptq.workbench import Batches, Workbench
+from bitladder.stats.differences import NORMALIZATIONS, STATISTICS
 
 Progress = Callable[[str, int, int], None]  # stage, done, of how many (0 if unknown)
 Score = Callable[[Callable[..., Any]], float]
@@ -27,7 +28,8 @@ Formats = dict[str, Format]
 
 LEVELS = (8, 4, 3, 2)  # the widths that a budget steps down through
 MANY_CLASSES = 16  # a classifier of more classes keeps at least the bits that their number asks for (S6)
-END_BITS = 6  # nested weights of the first and the last layer run on at least so many planes, unless a plan says fewer
+END_BITS = 6  # nested weights of the first and the last layer run on at least so many planes, unless a plan says fewer,
+FEW = 5  # in networks of at least so many weights
 
 
 @dataclass(frozen=True)
@@ -36,20 +38,36 @@ class Goal:
 
     criterion: str = "weight_difference"
     search: str = "bisection"
+    statistic: str = "mean_square"
+    normalize: str = "none"
+    start: str = "float"
+    cycles: int = 100
     low: int = 4
     count: int | None = None
     skip_smallest: bool = False
+    accept_at_most: int = 0
+    head_rule: str = "log2"
     max_drop: float | None = None
     budget: str | None = None
     seed: int = 0
-    cycles: int = 100
     keep: int | None = None
     work: Path | None = None
 
     def __post_init__(self) -> None:
-        for name, value, table in (("criterion", self.criterion, CRITERIA), ("search", self.search, SEARCHES)):
-            if value not in table:
-                raise ValueError(f"quantize: {name} must be one of {', '.join(table)}, got {value!r}")
+        words = {
+            "criterion": CRITERIA,
+            "search": SEARCHES,
+            "statistic": STATISTICS,
+            "normalize": NORMALIZATIONS,
+            "head_rule": MODES,
+        }
+        for name, known in words.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"quantize: {name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        for name, least in {"low": 1, "cycles": 1, "keep": 2, "count": 0, "accept_at_most": 0}.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"quantize: {name} must be at least {least}, got {value}")
         if self.max_drop is not None and not 0 <= self.max_drop < 1:
             raise ValueError(f"quantize: max_drop must be a fraction in [0, 1), got {self.max_drop}; one point is 0.01")
         if self.budget is not None:
@@ -129,9 +147,9 @@ class Task:
     # ------------------------------------------------------------------------------------------------- networks
 
     def ends(self) -> tuple[str, ...]:
-        """The first and the last weight."""
+        """The first and the last weight of a network that has enough others."""
         names = tuple(self.formats)
-        return tuple(dict.fromkeys((names[0], names[-1])))
+        return (names[0], names[-1]) if len(names) >= FEW else ()
 
     def network(self, lowered: Mapping[str, int], widths: tuple[int, ...] = ()) -> Graph:
         """The network with some layers at fewer bits: narrower formats, or, with `keep`, fewer planes of the same codes."""
@@ -222,7 +240,9 @@ class Task:
     def measured_loss(self, names: Sequence[str]) -> float:
         """What layers lose at low bits, for criteria that measure."""
         if self.score is None:
-            raise ValueError(f"quantize: criterion {self.goal.criterion!r} measures accuracy; give evaluation data or another criterion")
+            raise ValueError(
+                f"quantize: criterion {self.goal.criterion!r} measures accuracy; give evaluation data or another criterion"
+            )
         if "reference" not in self.known:
             self.known["reference"] = self.scored(self.network({}))
         return self.known["reference"] - self.scored(self.network(dict.fromkeys(names, self.goal.low)))
@@ -239,14 +259,16 @@ class Task:
         searched |= {"low": goal.low, "evaluations": found.evaluations, "trace": [[len(t.names), t.loss] for t in found.trace]}
         self.notes += found.notes
         if goal.criterion == "weight_difference":
-            searched["statistic"] = "mean_square"
+            searched |= {"statistic": goal.statistic, "normalize": goal.normalize, "start": goal.start, "cycles": goal.cycles}
         return said | searched | {"ranking": ranking.rows(tuple(self.formats), found.chosen)}
 
     # --------------------------------------------------------------------------------------------------- ranking
 
     def floors(self) -> dict[str, int]:
         """The fewest bits of each classifier, by its number of classes (S6)."""
-        return floors(heads(self.bench.plain), above=MANY_CLASSES)
+        return floors(
+            heads(self.bench.plain), above=MANY_CLASSES, mode=self.goal.head_rule, table=self.raw.meta.get("head_table")
+        )
 
     def ranking(self, loss: Callable[[Sequence[str]], float]) -> Ranking:
         """The layers in the order of the criterion; heads that need their bits are set aside."""
@@ -255,9 +277,12 @@ class Task:
         criterion = CRITERIA[goal.criterion]
         low = at_bits(next(iter(self.formats.values())), goal.low)
         given: dict[str, Any] = {"graph": plain, "names": free, "loss": loss, "seed": goal.seed, "low": low}
+        options: dict[str, Any] = {}
         if "learned" in criterion.needs:
             given["learned"] = self.learned()
-        values = criterion.values(*(given[n] for n in criterion.needs))
+            steps = low_steps(plain, low) if goal.normalize == "step" else None
+            options = {"statistic": goal.statistic, "normalize": goal.normalize, "steps": steps}
+        values = criterion.values(*(given[n] for n in criterion.needs), **options)
         found = criterion.order({n: values[n] for n in free if n in values}, skip_smallest=goal.skip_smallest)
         why = dict.fromkeys(found.silent, "did not learn") | dict.fromkeys(found.skipped, "the smallest value, skipped")
         held = {n: "classifier, kept wide by its number of classes" for n in self.formats if n not in free}
@@ -280,6 +305,7 @@ class Task:
             weights={n: p for n, p in module.weights().items() if n in self.formats},
             cycles=self.goal.cycles,
             seed=self.goal.seed,
+            start=self.goal.start,
             work=self.goal.work,
             progress=lambda done, total, word: self.tell("learn", done, total),
         )

@@ -32,6 +32,13 @@ WORDS: dict[str, tuple[type | tuple[type, ...], Any]] = {
     "criterion": (str, "weight_difference"),
     "search": (str, "bisection"),
     "budget": (str, None),
+    "statistic": (str, "mean_square"),
+    "normalize": (str, "none"),
+    "start": (str, "float"),
+    "cycles": (int, None),
+    "skip_smallest": (bool, False),
+    "accept_at_most": (int, 0),
+    "head_rule": (str, "log2"),
     "low": (int, 4),
     "count": (int, None),
     "keep": (int, None),
@@ -99,7 +106,7 @@ def recipe(path: str) -> dict[str, Any]:
         raise ValueError(f"recipe: {path!r} must map some of {', '.join(WORDS)}, got {got!r}")
     for key, value in found.items():
         kind = WORDS[key][0]
-        if not isinstance(value, kind) or isinstance(value, bool):
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             names = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
             raise ValueError(f"recipe: {key!r} of {path!r} must be {names}, got {value!r}")
     return found

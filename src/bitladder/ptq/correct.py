@@ -1,8 +1,8 @@
 """Bias correction: what rounding shifts on average, the bias takes back (Nagel et al., 2019).
 
-The float and the quantized network run side by side, node by node, on a few hundred samples. At every weighted node the mean
-of the difference of their outputs, per output channel and before any clipping, is added to the bias, so later nodes already
-see corrected inputs.
+The float network runs on a few hundred samples and leaves the mean output of every weighted node, per output channel and
+before any clipping. The quantized network then runs node by node on the same samples: each bias takes up what its node's mean
+lacks before the next node runs, so later nodes already see corrected inputs.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from bitladder.formats import QTensor
 from bitladder.ir.graph import Graph, Node, PerWidth
 from bitladder.ir.rewrite import bias_name
 from bitladder.ptq.calibrate import Progress, as_kind, torch_ops
-from bitladder.runtime.integer import Coded
-from bitladder.runtime.reference import enter, step
+from bitladder.runtime.reference import clipped, enter, real, step
 
 CORRECTED = ("conv", "conv_transpose", "linear")
 
@@ -37,63 +36,96 @@ def with_biases(graph: Graph) -> Graph:
     return graph.with_(constants=constants, nodes=tuple(nodes))
 
 
-def corrected_biases(
-    plain: Graph, quantized: Graph, samples: Mapping[str, Any], progress: Progress | None = None
-) -> dict[str, np.ndarray]:
-    """Corrected biases (float32) by name. Both graphs have the same nodes; the biases of `quantized` are arrays."""
+def channel_mean(node: Node, value: Any) -> np.ndarray:
+    """Mean over samples and positions of a node's output, per output channel, float64."""
+    x = np.asarray(real(value))
+    channel = x.ndim - 1 if node.op == "linear" else 1
+    return x.mean(axis=tuple(a for a in range(x.ndim) if a != channel), dtype=np.float64)
+
+
+def outputs_wanted(plain: Graph, samples: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The mean output of every weighted node of the float network, per channel and before any clip, by node."""
     ops = torch_ops()
-    inputs = {k: as_kind(v, ops) for k, v in samples.items()}
-    truth: dict[str, Any] = {**plain.constants, **inputs}
-    made: dict[str, Any] = {**quantized.constants, **{k: enter(quantized, k, v) for k, v in inputs.items()}}
-    last = {name: at for at, node in enumerate(plain.nodes) for name in node.inputs}
-    out: dict[str, np.ndarray] = {}
-    for at, (node, twin) in enumerate(zip(plain.nodes, quantized.nodes, strict=True)):
-        bias = twin.inputs[2] if twin.op in CORRECTED and isinstance(made.get(twin.inputs[1]), QTensor) else ""
-        if bias and isinstance(made[bias], np.ndarray) and bias not in out:
-            shift = mean_difference(plain, quantized, node, twin, truth, made, ops)
-            made[bias] = out[bias] = (made[bias] + shift).astype(np.float32)
-        for graph, n, env in ((plain, node, truth), (quantized, twin, made)):
-            env.update(zip(n.outputs, step(graph, n, env, ops), strict=False))
-            for name in n.inputs:
-                if last.get(name) == at and name not in graph.constants:
-                    env.pop(name, None)
-        if progress:
-            progress("correct biases", at + 1, len(plain.nodes))
+    env: dict[str, Any] = {**plain.constants, **{k: as_kind(v, ops) for k, v in samples.items()}}
+    last, out = last_uses(plain), {}
+    for at, node in enumerate(plain.nodes):
+        bare = replace(node, clip=None)
+        made = step(plain, bare, env, ops)
+        if node.op in CORRECTED:
+            out[node.name] = channel_mean(node, made[0])
+        if node.clip is not None:
+            made[0] = clipped(made[0], node.clip)
+        env.update(zip(node.outputs, made, strict=False))
+        forget(env, plain, node, at, last)
     return out
 
 
-def mean_difference(
-    plain: Graph, quantized: Graph, node: Node, twin: Node, truth: Mapping[str, Any], made: Mapping[str, Any], ops: Any
-) -> np.ndarray:
-    """Mean over samples and positions of float minus quantized output, per output channel, before clip and encoding."""
-    bare = quantized.with_(encodings={k: v for k, v in quantized.encodings.items() if k != twin.outputs[0]})
-    (want,) = step(plain, replace(node, clip=None), truth, ops)
-    (got,) = step(bare, replace(twin, clip=None), made, ops)
-    difference = np.asarray(want, np.float64) - np.asarray(got.real() if isinstance(got, Coded) else got, np.float64)
-    channel = difference.ndim - 1 if node.op == "linear" else 1
-    return difference.mean(axis=tuple(a for a in range(difference.ndim) if a != channel))
+def last_uses(graph: Graph) -> dict[str, int]:
+    """The position of the last node that reads each value."""
+    return {name: at for at, node in enumerate(graph.nodes) for name in node.inputs}
+
+
+def forget(env: dict[str, Any], graph: Graph, node: Node, at: int, last: Mapping[str, int]) -> None:
+    """Drop the inputs of a node that nothing reads any more, but not those of the graph: they tell the kind of arrays."""
+    stay = {v.name for v in graph.inputs} | set(graph.outputs)
+    for name in node.inputs:
+        if last.get(name) == at and name not in graph.constants and name not in stay:
+            env.pop(name, None)
+
+
+def corrected_biases(
+    quantized: Graph, samples: Mapping[str, Any], wanted: Mapping[str, np.ndarray], progress: Progress | None = None
+) -> dict[str, np.ndarray]:
+    """Corrected biases (float32) by name, such that every weighted node's mean output is what is `wanted` of it."""
+    ops = torch_ops()
+    env: dict[str, Any] = dict(quantized.constants)
+    env |= {k: enter(quantized, k, as_kind(v, ops)) for k, v in samples.items()}
+    last, out = last_uses(quantized), dict[str, np.ndarray]()
+    for at, node in enumerate(quantized.nodes):
+        bias = node.inputs[2] if node.op in CORRECTED and isinstance(env.get(node.inputs[1]), QTensor) else ""
+        if bias and isinstance(env[bias], np.ndarray) and bias not in out:
+            bare = quantized.with_(encodings={k: v for k, v in quantized.encodings.items() if k != node.name})
+            (got,) = step(bare, replace(node, clip=None), env, ops)
+            env[bias] = out[bias] = (env[bias] + wanted[node.name] - channel_mean(node, got)).astype(np.float32)
+        env.update(zip(node.outputs, step(quantized, node, env, ops), strict=False))
+        forget(env, quantized, node, at, last)
+        if progress:
+            progress("correct biases", at + 1, len(quantized.nodes))
+    return out
 
 
 def correct(
-    plain: Graph, quantized: Graph, samples: Mapping[str, Any], widths: tuple[int, ...] = (), progress: Progress | None = None
+    plain: Graph,
+    quantized: Graph,
+    samples: Mapping[str, Any],
+    widths: tuple[int, ...] = (),
+    progress: Progress | None = None,
+    wanted: Mapping[str, np.ndarray] | None = None,
 ) -> Graph:
-    """`quantized` with corrected biases; one version for each of `widths` at biases whose weight is nested."""
-    base = corrected_biases(plain, quantized, samples, progress)
+    """`quantized` with corrected biases; one version for each of `widths` at biases whose weight is nested.
+
+    wanted: what `outputs_wanted` found for `plain` on the same samples, if it is known already.
+    """
+    wanted = outputs_wanted(plain, samples) if wanted is None else wanted
+    base = corrected_biases(quantized, samples, wanted, progress)
     constants: dict[str, Any] = {**quantized.constants, **base}
-    nested = {
+    owner = {
         n.inputs[2]: n.inputs[1] for n in quantized.nodes if n.op in CORRECTED and len(n.inputs) > 2 and n.inputs[2] in base
     }
-    versions: dict[str, dict[int, np.ndarray]] = {}
-    for width in sorted(widths):
+    nested = {bias: w for bias, w in owner.items() if hasattr(quantized.constants[w].format, "at")}  # type: ignore[union-attr]
+    versions = {bias: {stored_bits(quantized, w): base[bias]} for bias, w in nested.items()}
+    for width in sorted(widths, reverse=True):
         narrow = quantized.at(width)
-        for bias, array in corrected_biases(plain, narrow, samples, progress).items():
-            weight = narrow.constants[nested[bias]]
-            stored = quantized.constants[nested[bias]]
-            if isinstance(weight, QTensor) and isinstance(stored, QTensor) and stored.at(1) is not stored:
-                versions.setdefault(bias, {})[weight.format.bits] = array
-    for bias, arrays in versions.items():
-        stored = quantized.constants[nested[bias]]
-        assert isinstance(stored, QTensor)
-        arrays[stored.format.bits] = base[bias]
-        constants[bias] = PerWidth(nested[bias], arrays)
-    return quantized.with_(constants=constants)
+        if all(stored_bits(narrow, w) in versions[bias] for bias, w in nested.items()):
+            continue
+        for bias, array in corrected_biases(narrow, samples, wanted, progress).items():
+            if bias in nested:
+                versions[bias].setdefault(stored_bits(narrow, nested[bias]), array)
+    return quantized.with_(constants=constants | {b: PerWidth(nested[b], arrays) for b, arrays in versions.items()})
+
+
+def stored_bits(graph: Graph, weight: str) -> int:
+    """The bits of a weight's codes."""
+    c = graph.constants[weight]
+    assert isinstance(c, QTensor)
+    return c.format.bits

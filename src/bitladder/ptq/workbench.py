@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from bitladder.ir.graph import Graph
 from bitladder.ptq import data
 from bitladder.ptq.bake import bake
 from bitladder.ptq.calibrate import Progress
-from bitladder.ptq.correct import correct
+from bitladder.ptq.correct import correct, outputs_wanted
 
 
 class Batches:
@@ -65,6 +66,11 @@ class Workbench:
     grams: Mapping[str, np.ndarray] | None = None
     memo: dict[tuple[str, str], QTensor] = field(default_factory=dict)
 
+    @cached_property
+    def wanted(self) -> dict[str, np.ndarray]:
+        """Mean outputs of the float network's weighted nodes, measured once."""
+        return outputs_wanted(self.plain, self.samples)
+
     def network(
         self,
         formats: Mapping[str, Format | None],
@@ -83,4 +89,4 @@ class Workbench:
             baked = baked.with_(meta={**baked.meta, "min_bits": dict(least)})
         if bits is not None:
             baked = baked.at(bits)
-        return correct(self.plain, baked, self.samples, widths, progress)
+        return correct(self.plain, baked, self.samples, widths, progress, self.wanted)
