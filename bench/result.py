@@ -11,10 +11,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import bitladder
 from bitladder.table import table
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("bitladder", "numpy", "torch", "scipy", "onnxruntime")
+PACKAGES = ("numpy", "torch", "scipy", "onnxruntime")
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def cpu() -> str:
 
 def versions() -> dict[str, str]:
     """Python and the packages that results depend on; those that are not installed are left out."""
-    found = {"python": platform.python_version()}
+    found = {"bitladder": bitladder.__version__, "python": platform.python_version()}
     for name in PACKAGES:
         try:
             found[name] = metadata.version(name)
