@@ -210,7 +210,9 @@ def test_unsupported_operators_are_all_named():
         from_torch(net, torch.randn(2, 4))
     text = str(caught.value)
     assert "\n" not in text
-    assert all(part in text for part in ("special_bessel_j0.default (2x, first at 'special_bessel_j0')", "fft", "rewrite these"))
+    assert all(
+        part in text for part in ("special_bessel_j0.default (2x, first at 'special_bessel_j0')", "fft", "rewrite these")
+    )
     with pytest.raises(Unsupported, match=r"aten.index.Tensor at 'index' must index one axis by one tensor"):
         from_torch(Call(lambda x: x[x[:, 0] > 0]), torch.randn(4, 3))
     norm = torch.nn.BatchNorm1d(3)

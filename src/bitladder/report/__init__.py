@@ -98,7 +98,11 @@ def verdict(outcome: Result) -> dict[str, str] | None:
         loss = drop(outcome.float_score - outcome.score, outcome.fraction)
         long = f"A loss of {loss} of {outcome.metric} against the float network"
         long += f"; {drop(outcome.max_drop, outcome.fraction)} allowed." if outcome.max_drop is not None else "."
-    return {"kind": "met", "short": "Goal met", "long": long} if outcome.goal_met else {"kind": "missed", "short": "Goal missed", "long": long}
+    return (
+        {"kind": "met", "short": "Goal met", "long": long}
+        if outcome.goal_met
+        else {"kind": "missed", "short": "Goal missed", "long": long}
+    )
 
 
 def tiles(graph: Graph, rows: Sequence[Layer], outcome: Result) -> list[dict[str, Any]]:
@@ -149,7 +153,9 @@ def ranking_words(outcome: Result) -> str:
     """What the ranking is made of, in a sentence."""
     by = f"Ordered by {outcome.criterion}" if outcome.criterion else "In ranking order"
     of = f" ({outcome.statistic})" if outcome.statistic else ""
-    return f"{by}{of}; layers that matter least come first, and {outcome.chosen} of {len(outcome.ranking)} went to {outcome.low}."
+    return (
+        f"{by}{of}; layers that matter least come first, and {outcome.chosen} of {len(outcome.ranking)} went to {outcome.low}."
+    )
 
 
 def trace_words(outcome: Result) -> str:
@@ -160,7 +166,11 @@ def trace_words(outcome: Result) -> str:
 
 def trace_caption(outcome: Result) -> str:
     """What the marks of the search plot mean."""
-    caption = "Filled dots keep to the allowed loss, open ones do not." if outcome.max_drop is not None else "One dot for each plan measured."
+    caption = (
+        "Filled dots keep to the allowed loss, open ones do not."
+        if outcome.max_drop is not None
+        else "One dot for each plan measured."
+    )
     return caption + (" The ring marks the plan of this file." if outcome.ranking else "")
 
 

@@ -196,7 +196,9 @@ def layers(graph: Graph, ranking: Iterable[Ranked] = ()) -> list[Layer]:
     """Every weight in network order."""
     sums = accumulators(graph)
     places = {r.name: r for r in ranking}
-    return [layer(name, node, graph.constants[name], sums.get(node.name), places.get(short(name))) for name, node in graph.weights()]
+    return [
+        layer(name, node, graph.constants[name], sums.get(node.name), places.get(short(name))) for name, node in graph.weights()
+    ]
 
 
 def layer(name: str, node: Node, weight: Any, sum_bits: int | None, place: Ranked | None) -> Layer:

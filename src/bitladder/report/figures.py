@@ -100,7 +100,12 @@ def bits_by_layer(layers: Sequence[Layer]) -> str:
     bars = "".join(
         bar(centre(i) - thick / 2, bits(row.bits), thick, upper[1] - bits(row.bits), class_=shade(row.bits), said=said(row))
         + bar(
-            centre(i) - thick / 2, bytes_(row.nbytes / worth), thick, lower[1] - bytes_(row.nbytes / worth), class_="soft", said=said(row)
+            centre(i) - thick / 2,
+            bytes_(row.nbytes / worth),
+            thick,
+            lower[1] - bytes_(row.nbytes / worth),
+            class_="soft",
+            said=said(row),
         )
         for i, row in enumerate(layers)
     )
@@ -120,7 +125,9 @@ def bits_by_layer(layers: Sequence[Layer]) -> str:
 def said(row: Layer) -> str:
     """One layer in a line."""
     shape = " x ".join(map(str, row.shape))
-    return f"{row.name}: {row.format}, {row.bits} bits, {shape} = {row.elements:,} weights, {size(row.nbytes)}, {row.arithmetic}"
+    return (
+        f"{row.name}: {row.format}, {row.bits} bits, {shape} = {row.elements:,} weights, {size(row.nbytes)}, {row.arithmetic}"
+    )
 
 
 def ends_by_layer(layers: Sequence[Layer]) -> str:
@@ -136,7 +143,9 @@ def ends_by_layer(layers: Sequence[Layer]) -> str:
         low, high = share(100 * row.levels.low_end), share(100 * (row.levels.low_end + row.levels.high_end))
         about = f"{row.name} ({row.format}): {row.levels.low_end:.2%} of codes at the lowest level, {row.levels.high_end:.2%} at the highest"
         left = centre(i) - thick / 2
-        return bar(left, low, thick, 190 - low, class_="s3", said=about) + bar(left, high, thick, low - high, class_="s2", said=about)
+        return bar(left, low, thick, 190 - low, class_="s3", said=about) + bar(
+            left, high, thick, low - high, class_="s2", said=about
+        )
 
     return figure(
         "ends",
@@ -182,8 +191,12 @@ def ranking(rows: Sequence[Ranked], statistic: str, low: str, high: str) -> str:
         width,
         floor + slant_room(names) + 6,
         f"Layers in the order of their {statistic or 'statistic'}",
-        "; ".join(f"{r.name} {'none' if r.value is None else format(r.value, '.3g')}{' chosen' if r.chosen else ''}" for r in rows),
-        left_axis(scale, marks, LEFT, width - RIGHT, label, (statistic or "statistic") + (", logarithmic" if scale.log else "")),
+        "; ".join(
+            f"{r.name} {'none' if r.value is None else format(r.value, '.3g')}{' chosen' if r.chosen else ''}" for r in rows
+        ),
+        left_axis(
+            scale, marks, LEFT, width - RIGHT, label, (statistic or "statistic") + (", logarithmic" if scale.log else "")
+        ),
         *(mark(i, row) for i, row in enumerate(rows)),
         slanted(names, [centre(i) for i in range(len(names))], floor),
     )
@@ -210,8 +223,11 @@ def trace(result: Result) -> str:
             dot(x(k), y(loss), class_="ring", r=9.5) if k == best else ""
         )
 
-    limit = "" if allowed is None else rule(LEFT, y(allowed), right, y(allowed), "limit") + text(
-        right, y(allowed) - 6, f"allowed {allowed:g} {unit}", anchor="end", class_="limit-word"
+    limit = (
+        ""
+        if allowed is None
+        else rule(LEFT, y(allowed), right, y(allowed), "limit")
+        + text(right, y(allowed) - 6, f"allowed {allowed:g} {unit}", anchor="end", class_="limit-word")
     )
     whole = [v for v in ticks(0, most, 10) if v <= most and v == int(v)]
     return figure(
@@ -244,8 +260,11 @@ def score_by_width(rows: Sequence[Width], result: Result) -> str:
     known = sorted((row.bits, row.score * times) for row in rows if row.score is not None)
     whole = None if result.float_score is None else result.float_score * times
     y, marks = linear([s for _, s in known] + ([] if whole is None else [whole]), (220.0, TOP))
-    line = "" if whole is None else rule(LEFT, y(whole), HALF - RIGHT, y(whole), "limit-soft") + text(
-        LEFT + 4, y(whole) + 14, f"float {whole:.4g}", class_="tick"
+    line = (
+        ""
+        if whole is None
+        else rule(LEFT, y(whole), HALF - RIGHT, y(whole), "limit-soft")
+        + text(LEFT + 4, y(whole) + 14, f"float {whole:.4g}", class_="tick")
     )
     return figure(
         "scores",
@@ -278,7 +297,9 @@ def bytes_by_width(rows: Sequence[Width]) -> str:
         left_axis(y, marks, LEFT, HALF - RIGHT, "{:g}".format, f"{unit} read"),
         bottom_axis(x, widths, 220, "{:g}".format, "bits"),
         *(
-            bar(x(bits) - thick / 2, y(n / worth), thick, 220 - y(n / worth), class_=shade(bits), said=f"{bits} bits: {size(n)}")
+            bar(
+                x(bits) - thick / 2, y(n / worth), thick, 220 - y(n / worth), class_=shade(bits), said=f"{bits} bits: {size(n)}"
+            )
             for bits, n in known
         ),
     )

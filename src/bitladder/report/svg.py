@@ -98,7 +98,9 @@ def tag(name: str, *inside: str, **attributes: Any) -> str:
     return f"<{opening}>{''.join(inside)}</{name}>" if inside else f"<{opening}/>"
 
 
-def text(x: float, y: float, words: str, *, anchor: str | None = None, turn: float | None = None, class_: str | None = None) -> str:
+def text(
+    x: float, y: float, words: str, *, anchor: str | None = None, turn: float | None = None, class_: str | None = None
+) -> str:
     """Words at a place; `anchor` is middle or end, `turn` degrees about the place."""
     about = None if turn is None else f"rotate({num(turn)} {num(x)} {num(y)})"
     return tag("text", escape(words), x=x, y=y, text_anchor=anchor, transform=about, class_=class_)
@@ -162,7 +164,9 @@ def runs(values: Iterable[float]) -> list[tuple[float, int]]:
 # -------------------------------------------------------------------------------------------------------------- axes
 
 
-def left_axis(scale: Scale, marks: Iterable[float], x1: float, x2: float, label: Callable[[float], str], title: str = "") -> str:
+def left_axis(
+    scale: Scale, marks: Iterable[float], x1: float, x2: float, label: Callable[[float], str], title: str = ""
+) -> str:
     """Horizontal grid lines from x1 to x2, each labelled on the left, and the axis' title above them."""
     lines = [
         rule(x1, scale(v), x2, scale(v)) + text(x1 - 6, scale(v) + 4, label(v), anchor="end", class_="tick") for v in marks
