@@ -189,3 +189,26 @@ def test_a_score_must_be_a_number(digits):
     net, (x, _), _, _ = digits
     with pytest.raises(ValueError, match="score must return a finite number"):
         bl.quantize(net, x, score=lambda model: float("nan"), max_drop=0.1, criterion="range", effort="fast")
+
+
+@pytest.mark.parametrize("options", [{"cover": "max"}, {"cover": "kstd"}, {"align": "sums"}])
+def test_ranges_and_alignment_are_options(digits, options):
+    net, (x, _), _, (tx, ty) = digits
+    model = bl.quantize(net, x, plan="fixed8,a=fixed8", effort="fast", **options)
+    assert (model(tx).argmax(1) == ty).mean() > 0.85
+
+
+def test_wrong_options_of_ranges(digits):
+    net, (x, _), _, _ = digits
+    with pytest.raises(ValueError, match="cover must be one of max, kstd, mse, got 'all'"):
+        bl.quantize(net, x, cover="all", effort="fast")
+
+
+def test_what_deployment_needs_is_in_the_file(digits, tmp_path):
+    """Labels, normalisation and layout go with the network."""
+    net, (x, _), _, _ = digits
+    said = {"labels": list("0123456789"), "normalisation": {"mean": [0.5], "std": [0.25]}, "layout": "NCHW"}
+    bl.quantize(net, x, meta=said, effort="fast").save(tmp_path / "net.ladder")
+    model = bl.load(tmp_path / "net.ladder")
+    assert model.labels == said["labels"]
+    assert {k: model.graph.meta[k] for k in said} == said

@@ -17,10 +17,12 @@ import numpy as np
 
 from bitladder.errors import require
 from bitladder.formats import Fixed, Format, Nested
+from bitladder.formats.uniform import COVERS
 from bitladder.ir.graph import Graph
 from bitladder.ir.rewrite import simplify
 from bitladder.model import Model
 from bitladder.ptq import data
+from bitladder.ptq.align import MODES
 from bitladder.ptq.calibrate import encodings, observe, placement
 from bitladder.ptq.correct import with_biases
 from bitladder.ptq.feedback import grams
@@ -66,6 +68,9 @@ def quantize(
     skip_smallest: bool = False,
     accept_at_most: int = 0,
     head_rule: str = "log2",
+    cover: str = "mse",
+    align: str = "weights",
+    meta: Mapping[str, Any] | None = None,
     keep: int | None = None,
     effort: str = "balanced",
     seed: int = 0,
@@ -82,14 +87,17 @@ def quantize(
     order of `criterion`, found by `search`. count: so many layers instead. budget: "0.5MB" or "avg_bits=4" instead.
     statistic, normalize, start, cycles: how the weight difference is taken (S2): mean_square, mean, variance or std; none,
     relative or step; learning from the float network (FIG 13) or from its "fixed8" version (FIG 14), for so many cycles.
+    cover, align: how ranges are chosen (max, kstd, mse), and how sums of fixed-point channels agree (weights, sums) (S3).
+    meta: what deployment needs and no layer does, kept in the file: class "labels", "normalisation", "layout".
     skip_smallest, accept_at_most: the patent's options. head_rule: how classifiers of many classes keep their bits (S6).
     keep: store this many planes of every nested weight and mark the plan as what runs by default.
     work: a folder for the state of long steps; the same call resumes there, with the same result.
 
     What was found is in `model.graph.meta["result"]`. Raises ValueError with one line for anything wrong in the arguments.
     """
-    if effort not in EFFORTS:
-        raise ValueError(f"quantize: effort must be one of {', '.join(EFFORTS)}, got {effort!r}")
+    for word, value, known in (("effort", effort, EFFORTS), ("cover", cover, COVERS), ("align", align, MODES)):
+        if value not in known:
+            raise ValueError(f"quantize: {word} must be one of {', '.join(known)}, got {value!r}")
     hard, tell = EFFORTS[effort], progress or (lambda stage, done, total: None)
     folder = None if work is None or not leads() else Path(work)
     goal = Goal(
@@ -116,6 +124,7 @@ def quantize(
     if first is None:
         raise ValueError("quantize: the calibration data has no batch; give at least one")
     raw = imported(net, first)
+    raw = raw.with_(meta={**raw.meta, **(meta or {})})
     plain = with_biases(simplify(raw))
     batches = Batches(plain, itertools.chain([first], items), labels, hard.learn)
 
@@ -128,11 +137,13 @@ def quantize(
     values = placement(plain, formats)
     chosen = dict.fromkeys(values, activation_default()) | resolve(wanted, values, activations=True)
     seen = observe(plain, batches, values, per_channel=True, progress=tell)
-    activations = encodings(plain, seen, {v: fmt and together(plain, v, fmt, formats) for v, fmt in chosen.items()})
+    activations = encodings(
+        plain, seen, {v: fmt and together(plain, v, fmt, formats) for v, fmt in chosen.items()}, cover=cover
+    )
     samples = batches.some(hard.correct)[0]
     inputs = grams(plain, data.chunks(samples), progress=tell) if hard.feedback else None
 
-    task = Task(Workbench(plain, activations, samples, inputs), raw, formats, goal, batches, score, tell)
+    task = Task(Workbench(plain, activations, samples, inputs, cover, align), raw, formats, goal, batches, score, tell)
     return task.model(task.outcome())
 
 

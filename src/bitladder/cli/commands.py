@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -39,6 +40,9 @@ WORDS: dict[str, tuple[type | tuple[type, ...], Any]] = {
     "skip_smallest": (bool, False),
     "accept_at_most": (int, 0),
     "head_rule": (str, "log2"),
+    "cover": (str, "mse"),
+    "align": (str, "weights"),
+    "meta": (dict, None),
     "low": (int, 4),
     "count": (int, None),
     "keep": (int, None),
@@ -88,10 +92,23 @@ def quantize_command(args: Namespace, terminal: Terminal) -> Outcome:
 def settings(args: Namespace) -> dict[str, Any]:
     """The words of the command line, else of the recipe file, else the usual ones."""
     given = {key: getattr(args, key) for key in WORDS if getattr(args, key) is not None}
+    if "meta" in given:
+        given["meta"] = description(given["meta"])
     usual = {key: default for key, (_, default) in WORDS.items()}
     if str(given.get("plan", "")).endswith((".yaml", ".yml")):
         return usual | recipe(given.pop("plan")) | given
     return usual | given
+
+
+def description(path: str) -> dict[str, Any]:
+    """What a JSON file says of a network: class labels, normalisation, layout."""
+    try:
+        found = json.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"meta: {path!r} must be a JSON file ({' '.join(str(error).split())})") from None
+    if not isinstance(found, dict):
+        raise ValueError(f'meta: {path!r} must hold an object such as {{"labels": [...]}}, got {type(found).__name__}')
+    return found
 
 
 def recipe(path: str) -> dict[str, Any]:
@@ -195,10 +212,14 @@ def show(args: Namespace, terminal: Terminal) -> Outcome:
     total = ("total", "", "", "", model.average_bits, None, model.nbytes, f"file {whole:,}")
     text = table(("weight", "operator", "shape", "format", "bits", "coded", "bytes", "runs in"), cells, total)
     reach = {bits: prefixes[bits] for bits in model.widths}
+    sums = [r.sums for r in rows if r.sums is not None]
     lines = [f"inputs: {', '.join(f'{v.name} {v.dtype} {shape_text(v.shape)}' for v in model.graph.inputs)}"]
     lines.append(
         "widths: " + (", ".join(f"{b} ({n:,} bytes read)" for b, n in reach.items()) or "as stored, nothing is nested")
     )
+    if sums:
+        safe = "so 32-bit accumulators cannot overflow" if max(sums) <= 32 else "more than 32-bit accumulators hold"
+        lines.append(f"sums of {len(sums)} integer layers need at most {max(sums)} bits, {safe}")
     lines += [*measured(model.graph.meta.get("result", {})), *by_default(model)]
     facts = {
         **summary(model),

@@ -10,6 +10,7 @@ import numpy as np
 from bitladder.formats.tensor import Array, Params
 from bitladder.stats.points import Points
 
+COVERS = ("max", "kstd", "mse")  # rules for ranges
 K_STD = 4.0  # `kstd` covers mean +- this many standard deviations
 
 
@@ -35,8 +36,8 @@ def covered(points: Points, cover: str) -> tuple[np.ndarray, np.ndarray]:
         return np.minimum(np.maximum(mean - K_STD * std, points.low), 0), np.maximum(
             np.minimum(mean + K_STD * std, points.high), 0
         )
-    if cover not in ("max", "mse"):
-        raise ValueError(f"fit: cover must be max, kstd or mse, got {cover!r}")
+    if cover not in COVERS:
+        raise ValueError(f"fit: cover must be one of {', '.join(COVERS)}, got {cover!r}")
     return np.minimum(points.low, 0), np.maximum(points.high, 0)
 
 

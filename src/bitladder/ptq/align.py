@@ -12,6 +12,7 @@ import numpy as np
 
 from bitladder.formats import Encoding, Fixed, fit
 
+MODES = ("weights", "sums")
 SPILL = 0.001  # share of a slice's weights that may overflow before F_o slides down
 
 
@@ -26,8 +27,8 @@ def aligned_weights(
     own = fit(fmt, w, slices=True, cover=cover)
     if mode == "sums":
         return own
-    if mode != "weights":
-        raise ValueError(f"align: mode must be weights or sums, got {mode!r}")
+    if mode not in MODES:
+        raise ValueError(f"align: mode must be one of {', '.join(MODES)}, got {mode!r}")
     outs = w.shape[0]
     per_out = a.reshape(groups, -1).repeat(outs // groups, axis=0)  # (outputs, inputs of its group)
     low, high = fmt.span()

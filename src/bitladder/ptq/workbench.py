@@ -64,6 +64,8 @@ class Workbench:
     activations: Mapping[str, Encoding]
     samples: Mapping[str, np.ndarray]
     grams: Mapping[str, np.ndarray] | None = None
+    cover: str = "mse"
+    align: str = "weights"
     memo: dict[tuple[str, str], QTensor] = field(default_factory=dict)
 
     @cached_property
@@ -84,7 +86,9 @@ class Workbench:
 
         least: the fewest planes that a nested weight runs on. widths: those for which biases get a version of their own.
         """
-        baked = bake(self.plain, formats, self.activations, memo=self.memo, grams=self.grams)
+        baked = bake(
+            self.plain, formats, self.activations, memo=self.memo, grams=self.grams, cover=self.cover, align=self.align
+        )
         if least:
             baked = baked.with_(meta={**baked.meta, "min_bits": dict(least)})
         if bits is not None:
