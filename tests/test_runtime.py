@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
+from bitladder.convert.torch_ops import TORCH_OPS
 from bitladder.formats import Encoding, Fixed, Int, Nested, QTensor, fit, parse
 from bitladder.ir.graph import Graph, Node, Value
 from bitladder.ir.ops import OPS
@@ -195,6 +197,31 @@ def test_global_average_is_one_exact_sum():
     multiplier = xe.step(()) / (ye.step(()) * np.float32(35))
     want = np.clip(np.round(total.astype(np.float32) * multiplier) + ye.params["zero_point"], 0, 255)
     assert np.array_equal(codes_of(graph, x), want)
+
+
+@pytest.mark.parametrize("include", [0, 1])
+@pytest.mark.parametrize("ceil", [0, 1])
+@pytest.mark.parametrize("activations", ["uint8/tensor", "fixed8"])
+def test_average_pools_sum_codes(include, ceil, activations):
+    """Windows at the border divide by what they hold, in numpy and torch to the same integers."""
+    x = np.random.default_rng(8).normal(size=(2, 3, 7, 6)).astype(np.float32)
+    attrs = {
+        "kernel_shape": (3, 2),
+        "strides": (2, 2),
+        "pads": ((1, 1), (0, 1)),
+        "ceil_mode": ceil,
+        "count_include_pad": include,
+    }
+    xe = fit(parse(activations), x, axis=1)
+    ye = fit(parse(activations), OPS["avg_pool"](x, **attrs), axis=1)
+    graph = Graph((Value("x", "float32", x.shape),), ("y",), (Node("avg_pool", ("x",), ("y",), attrs),), {}, {"x": xe, "y": ye})
+    wide = OPS["avg_pool"](xe.decode(xe.encode(x)).astype(np.float64), **attrs)
+    want = np.clip(np.round(wide / ye.step(wide.shape)) + np.asarray(ye.params.get("zero_point", 0)), *ye.format.span())
+    got = codes_of(graph, x)
+    assert (got != want).mean() < 0.01  # the float64 quotient may fall on the other side of a half
+    seen = {}
+    run(graph, {"x": torch.from_numpy(x)}, ops=TORCH_OPS, watch=lambda name, value: seen.update({name: value}))
+    assert np.array_equal(seen["y"].codes.numpy(), got)
 
 
 def test_widths_are_views_of_one_network():

@@ -7,6 +7,7 @@ proof that they stay below 2^53, or in float32 (torch only) after a proof that t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 
 from bitladder.formats.tensor import Array, Encoding, QTensor, like, ns, real, spread
 from bitladder.ir.graph import Graph, Node
+from bitladder.ir.ops import OPS
 
 INT32 = 2**31 - 1
 
@@ -182,7 +184,7 @@ def matmul(node: Node, args: Sequence[Any], encoding: Encoding | None, ops: Mapp
 
 
 def mean(node: Node, args: Sequence[Any], encoding: Encoding | None, ops: Mapping[str, Callable[..., Any]]) -> Array | None:
-    """global_avg_pool and reduce_mean: an exact sum, requantized with float32(sx) / (float32(sy) * n)."""
+    """avg_pool, global_avg_pool and reduce_mean: an exact sum of n, requantized with float32(sx) / (float32(sy) * n)."""
     x = args[0]
     if not isinstance(x, Coded) or encoding is None:
         return None
@@ -190,11 +192,20 @@ def mean(node: Node, args: Sequence[Any], encoding: Encoding | None, ops: Mappin
         return None
     wide = typed(x.integers(), np.float64 if ns(x.codes) is np else ns(x.codes).float64)
     averaged = ops[node.op](wide, *args[1:], **node.attrs)
-    n = x.codes.size / averaged.size if ns(wide) is np else x.codes.numel() / averaged.numel()
-    acc = (averaged * n).round()
+    n = window_counts(tuple(wide.shape), tuple(averaged.shape), node)
+    acc = (averaged * like(wide, n)).round()
     shape = tuple(acc.shape)
-    multiplier = x.encoding.step(shape) / (encoding.step(shape) * np.float32(n))
+    multiplier = x.encoding.step(shape) / (encoding.step(shape) * n.astype(np.float32))
     return requantize(acc, multiplier.astype(np.float32), encoding, node.clip)
+
+
+def window_counts(before: tuple[int, ...], after: tuple[int, ...], node: Node) -> np.ndarray:
+    """How many elements each mean divides by, to broadcast over the means (float64)."""
+    if node.op != "avg_pool":
+        return np.asarray(math.prod(before) / math.prod(after))
+    ones = np.ones((1, 1, *before[2:]))
+    inside = OPS["lp_pool"](ones, p=1, **{k: v for k, v in node.attrs.items() if k != "count_include_pad"})
+    return np.round(inside / OPS["avg_pool"](ones, **node.attrs))
 
 
 RULES: dict[str, Callable[..., Array | None]] = {
@@ -202,6 +213,7 @@ RULES: dict[str, Callable[..., Array | None]] = {
     "conv_transpose": weighted,
     "linear": weighted,
     "matmul": matmul,
+    "avg_pool": mean,
     "global_avg_pool": mean,
     "reduce_mean": mean,
 }
