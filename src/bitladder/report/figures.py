@@ -141,7 +141,8 @@ def ends_by_layer(layers: Sequence[Layer]) -> str:
         if row.levels is None:
             return text(centre(i), 186, "-", anchor="middle", class_="tick")
         low, high = share(100 * row.levels.low_end), share(100 * (row.levels.low_end + row.levels.high_end))
-        about = f"{row.name} ({row.format}): {row.levels.low_end:.2%} of codes at the lowest level, {row.levels.high_end:.2%} at the highest"
+        ends = f"{row.levels.low_end:.2%} of codes at the lowest level, {row.levels.high_end:.2%} at the highest"
+        about = f"{row.name} ({row.format}): {ends}"
         left = centre(i) - thick / 2
         return bar(left, low, thick, 190 - low, class_="s3", said=about) + bar(
             left, high, thick, low - high, class_="s2", said=about
