@@ -11,6 +11,7 @@ import numpy as np
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32).reshape(3, 1, 1)
 STD = np.array([0.229, 0.224, 0.225], np.float32).reshape(3, 1, 1)
+DRAWS = 3  # of calibration images
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,12 @@ def read(path: Path) -> Split:
 
 @dataclass(frozen=True)
 class Data:
-    """The splits: calibrate on the first 512 training images with i % 97 == 0, choose on i % 10 == 5, report on `test`.
+    """The splits: calibrate on a draw, choose on training images with i % 10 == 5, report on `test`.
 
-    `learn` is what remains of the training images.
+    Draw d is the first 512 training images with i % 97 == d. `learn` is what remains of the training images.
     """
 
-    calibration: Split
+    draws: tuple[Split, ...]
     choose: Split
     learn: Split
     test: Split
@@ -69,6 +70,7 @@ def load(folder: Path) -> Data:
             raise FileNotFoundError(f"bench: {root / name} is missing; give the folder that holds cifar10/ with --data-dir")
     train, test = read(root / "train.tar"), read(root / "test.tar")
     i = np.arange(len(train))
-    calibration = i % 97 == 0
-    choose = (i % 10 == 5) & ~calibration
-    return Data(train[np.flatnonzero(calibration)[:512]], train[choose], train[~calibration & ~choose], test)
+    drawn = i % 97 < DRAWS
+    choose = (i % 10 == 5) & ~drawn
+    draws = tuple(train[np.flatnonzero(i % 97 == d)[:512]] for d in range(DRAWS))
+    return Data(draws, train[choose], train[~drawn & ~choose], test)

@@ -49,13 +49,18 @@ class ResNet(nn.Module):
         return self.linear(F.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
+def path(folder: Path, depth: int) -> Path:
+    """Where the weights of ResNet-`depth` are."""
+    found = folder / "resnet_cifar10" / f"resnet{depth}_jpeg.safetensors"
+    if not found.exists():
+        raise FileNotFoundError(f"bench: {found} is missing; give the folder that holds resnet_cifar10/ with --data-dir")
+    return found
+
+
 def load(folder: Path, depth: int) -> ResNet:
     """ResNet-20 or ResNet-56 fine-tuned on the JPEG images, in eval mode."""
     from safetensors.torch import load_file
 
-    path = folder / "resnet_cifar10" / f"resnet{depth}_jpeg.safetensors"
-    if not path.exists():
-        raise FileNotFoundError(f"bench: {path} is missing; give the folder that holds resnet_cifar10/ with --data-dir")
     net = ResNet((depth - 2) // 6)
-    net.load_state_dict(load_file(path))
+    net.load_state_dict(load_file(path(folder, depth)))
     return net.eval()

@@ -2,8 +2,11 @@
 
 A layer's output error is (w - q) G (w - q)^T with G the gram matrix of its (unfolded) inputs. Weights are rounded one input
 at a time, the most energetic first, and each error is spread over the inputs still to come by the Cholesky factor of the
-inverse of G. Nested codes are rounded from the lowest width that matters up: each further one may only choose among the
-children of the code before it, so at every width that matters the prefix is a code that was itself rounded with feedback.
+inverse of G. Then every code is moved to the best one given all others, a few times over, which never adds error.
+
+Nested codes are rounded from the lowest width that matters up: each further one may only choose among the children of the
+code before it, so at every width that matters the prefix is a code that was itself rounded with feedback. A code far from its
+weight has no child near it; so at widths to be refined, each weight's own deviation counts a little too (`HOLD`).
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from bitladder.runtime.reference import real, run
 
 DAMP = 0.01  # share of the mean energy added to every input, so that the inverse exists
 BLOCK = 64  # inputs rounded before their errors are spread over all that remain
+HOLD = 0.3  # share of its energy added to every input at widths to be refined, so that codes stay near their weights
+SWEEPS = 2  # times that every code is chosen again
 POSITIONS = 64  # at most so many positions of a feature map are looked at per sample
 
 
@@ -31,7 +36,7 @@ def grams(graph: Graph, batches: Iterable[Mapping[str, Any]], progress: Progress
     """
     from bitladder.ir.windows import resolve
 
-    users = {node.inputs[0]: [] for _, node in graph.weights() if node.op in ROWS}  # type: dict[str, list[tuple[str, Node]]]
+    users: dict[str, list[tuple[str, Node]]] = {node.inputs[0]: [] for _, node in graph.weights() if node.op in ROWS}
     for name, node in graph.weights():
         if node.op in ROWS:
             users[node.inputs[0]].append((name, node))
@@ -97,26 +102,30 @@ def rounded(w: np.ndarray, encoding: Encoding, gram: np.ndarray) -> QTensor:
 def climb(w: np.ndarray, encoding: Encoding, shape: tuple[int, ...], rows: slice, gram: np.ndarray) -> np.ndarray:
     """Codes (outputs, inputs) of one group: width after width for nested formats, once for all others."""
     order = np.argsort(-np.diag(gram), kind="stable")
-    factor = spread_factor(gram[np.ix_(order, order)])
+    w, gram = w[:, order], gram[np.ix_(order, order)]
     fmt = encoding.format
     widths = [*(sorted(b for b in fmt.matter if b < fmt.bits) if isinstance(fmt, Nested) else ()), fmt.bits]
     parent, last = None, 0
     for bits in widths:
         narrow = encoding.at(bits) if bits < fmt.bits else encoding
-        p = columns(narrow, shape, rows, order)
-        parent = feed(w[:, order], narrow.format, p, factor, parent, bits - last)
-        last = bits
+        p, held = columns(narrow, shape, rows, order), damped(gram, HOLD if bits < fmt.bits else 0.0)
+        codes = feed(w, narrow.format, p, spread_factor(held), parent, bits - last)
+        parent, last = settle(w, codes, narrow.format, p, held, parent, bits - last), bits
     assert parent is not None
     out = np.empty_like(parent)
     out[:, order] = parent
     return out
 
 
-def spread_factor(gram: np.ndarray) -> np.ndarray:
-    """The upper Cholesky factor of the inverse of a damped gram matrix, rows divided by their diagonal."""
+def damped(gram: np.ndarray, hold: float = 0.0) -> np.ndarray:
+    """A gram matrix with more energy in each input: `hold` of its own, and a little of the mean, so that it has an inverse."""
     energy = np.diag(gram)
-    damped = gram + np.eye(len(gram)) * max(DAMP * energy.mean(), 1e-12)
-    inverse = np.linalg.inv(damped)
+    return gram + np.diag(hold * energy + max(DAMP * energy.mean(), 1e-12))
+
+
+def spread_factor(gram: np.ndarray) -> np.ndarray:
+    """The upper Cholesky factor of the inverse of a gram matrix, rows divided by their diagonal."""
+    inverse = np.linalg.inv(gram)
     upper = np.linalg.cholesky((inverse + inverse.T) / 2).T
     return upper / np.diag(upper)[:, None]
 
@@ -132,6 +141,27 @@ def columns(encoding: Encoding, shape: tuple[int, ...], rows: slice, order: np.n
     return out
 
 
+def column(p: Mapping[str, np.ndarray], k: int) -> dict[str, np.ndarray]:
+    """The parameters of one input."""
+    return {name: v[:, k] if name in SPREAD else v for name, v in p.items()}
+
+
+def chosen(
+    w: np.ndarray, fmt: Format, p: Mapping[str, np.ndarray], parent: np.ndarray | None, deeper: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The codes nearest to the weights of one input, among the children of `parent` if given, and what they decode to."""
+    code = fmt.encode(w.astype(np.float32), p)
+    if parent is not None:
+        assert isinstance(fmt, Nested)
+        code = fmt.child(code, parent, deeper)
+    return code, decoded(code, fmt, p)
+
+
+def decoded(codes: np.ndarray, fmt: Format, p: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Reals (float64) of codes."""
+    return (fmt.integers(codes.astype(np.float32), p) * fmt.step(p)).astype(np.float64)
+
+
 def feed(
     w: np.ndarray, fmt: Format, p: Mapping[str, np.ndarray], factor: np.ndarray, parent: np.ndarray | None, deeper: int
 ) -> np.ndarray:
@@ -142,14 +172,34 @@ def feed(
         stop = min(start + BLOCK, w.shape[1])
         errors = np.empty((w.shape[0], stop - start))
         for k in range(start, stop):
-            at = {name: v[:, k] if name in SPREAD else v for name, v in p.items()}
-            code = fmt.encode(w[:, k].astype(np.float32), at)
-            if parent is not None:
-                assert isinstance(fmt, Nested)
-                code = fmt.child(code, parent[:, k], deeper)
-            codes[:, k] = code
-            error = w[:, k] - fmt.integers(code.astype(np.float32), at) * fmt.step(at)
+            codes[:, k], value = chosen(w[:, k], fmt, column(p, k), None if parent is None else parent[:, k], deeper)
+            error = w[:, k] - value
             w[:, k + 1 : stop] -= error[:, None] * factor[k, k + 1 : stop]
             errors[:, k - start] = error
         w[:, stop:] -= errors @ factor[start:stop, stop:]
+    return codes
+
+
+def settle(
+    w: np.ndarray,
+    codes: np.ndarray,
+    fmt: Format,
+    p: Mapping[str, np.ndarray],
+    gram: np.ndarray,
+    parent: np.ndarray | None,
+    deeper: int,
+) -> np.ndarray:
+    """`codes` after every one was chosen again, given all others, so that the error under `gram` is least; it never rises."""
+    codes, value = codes.copy(), decoded(codes, fmt, p)
+    pull = (w - value) @ gram  # half of how fast the error falls as a value grows
+    for _ in range(SWEEPS):
+        for start in range(0, w.shape[1], BLOCK):
+            block = slice(start, min(start + BLOCK, w.shape[1]))
+            near, before = pull[:, block].copy(), value[:, block].copy()
+            for k in range(block.start, block.stop):
+                best = value[:, k] + near[:, k - start] / gram[k, k]
+                codes[:, k], new = chosen(best, fmt, column(p, k), None if parent is None else parent[:, k], deeper)
+                near -= (new - value[:, k])[:, None] * gram[k, block]
+                value[:, k] = new
+            pull -= (value[:, block] - before) @ gram[block]
     return codes

@@ -113,13 +113,13 @@ def tiles(graph: Graph, rows: Sequence[Layer], outcome: Result) -> list[dict[str
     out = [accuracy_tile(outcome)] if outcome.score is not None else []
     if rows:
         smaller = f", {whole / stored:.1f} times smaller" if stored < whole else ""
-        average, weights = f"{facts.average_bits(rows):.2f}", f"{sum(r.elements for r in rows):,} weights"
-        integers, codes = f"{integer} of {len(rows)}", f"{len(coded)} stored as codes"
-        out += [
-            {"label": "Weights", "value": size(stored), "lines": [f"float32: {size(whole)}{smaller}", "packed, before coding"]},
-            {"label": "Average bits", "value": average, "lines": [bits_words(rows), weights]},
-            {"label": "Layers in integers", "value": integers, "lines": [codes, *low_words(outcome)]},
-        ]
+        elements = f"{sum(r.elements for r in rows):,} weights"
+        figures_of = {
+            "Weights": (size(stored), [f"float32: {size(whole)}{smaller}", "packed, before coding"]),
+            "Average bits": (f"{facts.average_bits(rows):.2f}", [bits_words(rows), elements]),
+            "Layers in integers": (f"{integer} of {len(rows)}", [f"{len(coded)} stored as codes", *low_words(outcome)]),
+        }
+        out += [{"label": label, "value": value, "lines": lines} for label, (value, lines) in figures_of.items()]
     return out + search_tile(outcome)
 
 

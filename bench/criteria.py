@@ -1,0 +1,371 @@
+"""Which layers to put at 4 bits first: the patent's FIG 16 and FIG 17 (US12393828) on ResNets for CIFAR-10.
+
+Every layer is 8-bit power-of-two fixed point per channel, k layers are 4-bit, activations are int8, biases are corrected, and
+nothing is trained afterwards. Orders come from learning, from the weights, or from the choosing images, never from the test
+images, on which the curves are measured. Losses are points against the 8-bit network of the same rounding: `nearest` code,
+on which orders are compared, or error `feedback`, which the recipe uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bench import cifar
+from bench.options import Options, tell
+from bench.result import Figure, Result, Row, machine, versions
+from bench.subject import Interval, Judge, Subject, about, evenly, loss, subject
+from bench.work import Measured, Work
+from bitladder.assign.criteria import low_steps, measured_accuracy, order, random_order, weight_difference, weight_range
+from bitladder.assign.search import bisection
+from bitladder.convert.to_torch import to_torch
+from bitladder.formats import Fixed, Format
+from bitladder.ir.graph import Graph
+from bitladder.ptq.workbench import Workbench
+from bitladder.stats.differences import Differences, Learned
+from bitladder.train.learn import learn
+
+HIGH, LOW = 8, 4
+CYCLES, SEED = 100, 0
+CHOOSING = 2000  # images that orders and plans are chosen on
+ALLOWED = 1.0  # points that the chosen plan may lose against the 8-bit network
+RANDOM, SLICES = 20, 5  # random orders, order i measured on slice i % 5 of the test images
+COARSE = (0.2, 0.35, 0.5, 0.65, 0.8)  # shares of the layers at 4 bits: where random orders are measured
+FINE = (0.1, 0.25, 0.4, 0.6, 0.75, 0.9)
+NORMALIZATIONS = ("none", "relative", "step")
+MAIN, ONE, RANGE = "weight difference", "one-by-one accuracy", "weight range"
+
+Names = tuple[str, ...]
+Curve = Mapping[int, float]  # layers at 4 bits -> points lost
+
+
+# ------------------------------------------------------------------------------------------------------ pure numbers
+
+
+def counts(layers: int, shares: Sequence[float]) -> list[int]:
+    """Numbers of layers for shares of them, without repeats.
+
+    >>> counts(20, COARSE)
+    [4, 7, 10, 13, 16]
+    """
+    return sorted({round(share * layers) for share in shares} - {0})
+
+
+def area(curve: Curve, at: Sequence[int] | None = None) -> float:
+    """The mean height of a curve from 0 to its last count, through the counts in `at` (all of them if None) and both ends.
+
+    >>> area({1: 1.0, 2: 4.0}), area({1: 1.0, 2: 4.0}, at=[])
+    (1.5, 2.0)
+    """
+    last = max(curve)
+    xs = [0, *sorted(k for k in curve if at is None or k in at or k == last)]
+    ys = [0.0, *(curve[k] for k in xs[1:])]
+    return float(np.trapezoid(ys, xs)) / last
+
+
+def ratio(ours: float, peer: float) -> float | None:
+    """A ratio of areas; None where the peer's is not above zero, so that it says nothing."""
+    return ours / peer if peer > 0 else None
+
+
+def mean_curve(curves: Sequence[Curve]) -> Curve:
+    """The mean of curves over the same counts."""
+    return {k: float(np.mean([curve[k] for curve in curves])) for k in curves[0]}
+
+
+def tau(values: Mapping[str, float], truth: Mapping[str, float]) -> float:
+    """Kendall's rank correlation of two criteria over layers."""
+    from scipy.stats import kendalltau
+
+    return float(kendalltau([values[n] for n in truth], list(truth.values())).statistic)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The layers that bisection put at 4 bits, of how many, in how many evaluations, and what that costs on the test images."""
+
+    names: Names
+    layers: int
+    evaluations: int
+    lost: Interval
+
+    @property
+    def share(self) -> float:
+        return len(self.names) / self.layers
+
+
+@dataclass(frozen=True)
+class Found:
+    """All that figures are made from."""
+
+    fixed8: Interval
+    curves: Mapping[str, Curve]
+    chosen: Mapping[str, Chosen]
+
+
+def figures(found: Found) -> dict[str, Figure]:
+    """The figures asked for."""
+    ours, curves = found.curves[MAIN], found.curves
+    out = {"fixed8_loss": Figure.at_most(found.fixed8.mean, 0.3, found.fixed8.low)}
+    for rounding, chosen in found.chosen.items():
+        tail = "" if rounding == "feedback" else f"_{rounding}"
+        out[f"layers_at_4_bits{tail}"] = Figure.at_least(chosen.share, 0.5, chosen.lost.low <= ALLOWED)
+    out["evaluations"] = Figure.at_most(float(max(c.evaluations for c in found.chosen.values())), 8)
+    out["area_vs_one_by_one"] = Figure.at_most(ratio(area(ours), area(curves[ONE])), 1.10)
+    out["area_vs_range"] = Figure.below(ratio(area(ours), area(curves[RANGE])), 1.0)
+    out["area_vs_random"] = Figure.below(ratio(area(ours, list(curves["random"])), area(curves["random"])), 1.0)
+    return out
+
+
+# ---------------------------------------------------------------------------------------------------------- learning
+
+
+def learned(on: Subject, split: cifar.Split, rate: float | None, work: Work) -> tuple[Learned, float]:
+    """How far the weights move in 100 cycles on training images, and the processor seconds that took."""
+    module = to_torch(on.raw)
+    watched = {n: p for n, p in module.weights().items() if n in on.names()}
+
+    def go() -> np.ndarray:
+        tell(f"learning {CYCLES} cycles")
+        found = learn(module, split.images, split.labels, weights=watched, cycles=CYCLES, seed=SEED, rate=rate)
+        rows = [[*found.differences[n].mean.ravel(), *found.differences[n].deviations.ravel()] for n in on.names()]
+        return np.array([v for row in rows for v in row] + [found.rates[on.names()[0]]])
+
+    measured = work(f"learned {rate}", go)
+    return unpacked(on, {n: p.detach().numpy() for n, p in watched.items()}, measured.value), measured.seconds
+
+
+def unpacked(on: Subject, initial: Mapping[str, np.ndarray], flat: np.ndarray) -> Learned:
+    """What learning left behind, from one flat array."""
+    differences, at = {}, 0
+    for name in on.names():
+        w = initial[name]
+        mean, deviations = flat[at : at + w.size].reshape(w.shape), flat[at + w.size : at + 2 * w.size].reshape(w.shape)
+        differences[name], at = Differences(CYCLES, mean, deviations), at + 2 * w.size
+    return Learned(differences, initial, dict.fromkeys(on.names(), float(flat[-1])))
+
+
+# --------------------------------------------------------------------------------------------------------- measuring
+
+
+@dataclass
+class Rounding:
+    """Networks of one rounding with some layers at 4 bits, judged on the choosing and on the test images."""
+
+    name: str
+    bench: Workbench
+    names: Names
+    chooser: cifar.Split
+    test: cifar.Split
+    work: Work
+    judges: dict[str, Judge] = field(default_factory=dict)
+
+    def graph(self, low: Sequence[str]) -> Graph:
+        """The network with these layers at 4 bits, biases corrected."""
+        formats: dict[str, Format] = {n: Fixed(LOW if n in low else HIGH) for n in self.names}
+        return self.bench.network(formats)
+
+    def judge(self, name: str, split: cifar.Split) -> Judge:
+        """The judge of a split; one at a time keeps its activations."""
+        if name not in self.judges:
+            self.judges = {}
+            self.judges[name] = Judge(f"{self.name}, {name}", split, lambda: self.graph(()), self.work)
+        return self.judges[name]
+
+    def hits(self, low: Sequence[str], name: str = "test", split: cifar.Split | None = None) -> Measured:
+        """Hits with these layers at 4 bits."""
+        key = "+".join(str(self.names.index(n)) for n in sorted(low, key=self.names.index)) or "none"
+        return self.judge(name, self.test if split is None else split)(key, lambda: self.graph(low))
+
+    def lost(self, low: Sequence[str], name: str = "test", split: cifar.Split | None = None) -> Interval:
+        """Points lost against no layer at 4 bits."""
+        return loss([self.hits(low, name, split).value], [self.hits((), name, split).value])
+
+    def lost_choosing(self, low: Sequence[str]) -> float:
+        """Points lost on the choosing images."""
+        return self.lost(low, "choosing", self.chooser).mean
+
+    def curve(self, ranked: Names, at: Sequence[int]) -> Curve:
+        """Points lost on the test images with the first k layers at 4 bits."""
+        return {k: self.lost(ranked[:k]).mean for k in at}
+
+    def choose(self, ranked: Names) -> Chosen:
+        """As many layers of an order as the choosing images allow, by bisection; the reference counts as an evaluation."""
+        found = bisection(ranked, self.lost_choosing, ALLOWED)
+        return Chosen(tuple(found.chosen), len(self.names), found.evaluations + 1, self.lost(found.chosen))
+
+
+def one_by_one(rounding: Rounding) -> tuple[Mapping[str, float], float]:
+    """What each layer alone loses on the choosing images, and the processor seconds that took."""
+    values = measured_accuracy(rounding.names, rounding.lost_choosing)
+    took = [rounding.hits((n,), "choosing", rounding.chooser).seconds for n in rounding.names]
+    return values, float(sum(took)) + rounding.hits((), "choosing", rounding.chooser).seconds
+
+
+def random_curves(rounding: Rounding, at: Sequence[int], all_low: float) -> list[Curve]:
+    """Curves of random orders, each on its slice of the test images; all of them end where every order ends."""
+    out = []
+    for part in range(SLICES):
+        split = rounding.test[np.arange(len(rounding.test)) % SLICES == part]
+        for seed in range(part, RANDOM, SLICES):
+            ranked = order(random_order(rounding.names, seed), zero_is_silence=False).ranked
+            lost = {k: rounding.lost(ranked[:k], f"test, slice {part}", split).mean for k in at}
+            out.append({**lost, len(rounding.names): all_low})
+    return out
+
+
+# -------------------------------------------------------------------------------------------------------------- rows
+
+
+def curve_rows(net: str, curves: Mapping[str, Curve]) -> list[Row]:
+    """A row for each point of each curve, the weight difference's loss beside it, then one for each area."""
+    ours, rows = curves[MAIN], []
+    for name, curve in curves.items():
+        for k in sorted(curve):
+            what = f"{net}, points lost, {k} layers at 4 bits"
+            rows.append(Row(f"{what}, {MAIN}", ours[k]) if name == MAIN else Row(what, ours.get(k), curve[k], name))
+        if name != MAIN:
+            pair = area(ours, list(curve)), area(curve, list(ours))
+            rows.append(Row(f"{net}, area under the curve in points", *pair, name, ratio(*pair)))
+    return rows
+
+
+def cost_rows(net: str, costs: Mapping[str, tuple[int, float]]) -> list[Row]:
+    """Evaluations and processor seconds that each order needed."""
+    evaluations, seconds = costs[ONE]
+    rows = []
+    for name, (n, took) in costs.items():
+        rows.append(Row(f"{net}, evaluations to rank, {name}", float(n), float(evaluations), ONE))
+        rows.append(Row(f"{net}, processor seconds to rank, {name}", took, seconds, ONE, took / seconds))
+    return rows
+
+
+def chosen_rows(net: str, chosen: Mapping[str, Chosen]) -> list[Row]:
+    """What the bisection chose, for each rounding."""
+    rows = []
+    for rounding, c in chosen.items():
+        what = f"{net}, {rounding}: {len(c.names)} of {c.layers} layers at 4 bits in {c.evaluations} evaluations"
+        rows.append(Row(f"{what}, points lost on the test images", c.lost.mean, 0.0, "the 8-bit network", None, c.lost.half))
+    return rows
+
+
+# --------------------------------------------------------------------------------------------------------- the whole
+
+
+@dataclass
+class Bench:
+    """One network: everything measured about it, in the order in which it is needed."""
+
+    options: Options
+    depth: int
+    data: cifar.Data
+    work: Work
+
+    def __post_init__(self) -> None:
+        quick, test = self.options.quick, self.data.test
+        self.test = evenly(test, 2000 if quick else len(test))
+        self.chooser = evenly(self.data.choose, CHOOSING)
+        self.on = subject(self.options, self.depth, self.data.draws[0])
+        self.near, self.back = self.roundings(self.on)
+        layers = len(self.on.names())
+        self.coarse = counts(layers, COARSE)
+        self.at = counts(layers, (*COARSE, 1.0) if quick else (*COARSE, *FINE, 1.0))
+
+    def roundings(self, on: Subject, draw: int = 0) -> tuple[Rounding, Rounding]:
+        """Rounding to the nearest code, and with error feedback."""
+        label = f"resnet{self.depth}, draw {draw}"
+        shared: tuple[Any, ...] = (on.names(), self.chooser, self.test, self.work)
+        return Rounding(f"{label}, nearest", on.nearest, *shared), Rounding(f"{label}, feedback", on.feedback, *shared)
+
+    def values(self) -> tuple[dict[str, Mapping[str, float]], dict[str, tuple[int, float]]]:
+        """What each criterion says of every layer, and what it cost: evaluations, processor seconds."""
+        plain = self.on.plain
+        found, seconds = learned(self.on, self.data.learn, None, self.work)
+        measured, took = one_by_one(self.near)
+        steps = low_steps(plain, Fixed(LOW))
+        differences = {n: weight_difference(found, normalize=n, steps=steps) for n in NORMALIZATIONS}
+        values: dict[str, Mapping[str, float]] = {MAIN: differences["none"], ONE: measured, RANGE: weight_range(plain)}
+        values |= {f"{MAIN}, {n}": differences[n] for n in NORMALIZATIONS[1:]}
+        self.rate = found.rates[self.on.names()[0]]
+        return values, {MAIN: (0, seconds), ONE: (len(measured) + 1, took)}
+
+    def literal(self, truth: Mapping[str, float]) -> tuple[Names, list[Row]]:
+        """The order at learning rate 0.01, and its rows; no order if learning diverges."""
+        net = f"resnet{self.depth}"
+        try:
+            found, _ = learned(self.on, self.data.learn, 0.01, self.work)
+        except ValueError as error:
+            return (), [Row(f"{net}, learning rate 0.01 fails: {error}", None)]
+        values = weight_difference(found)
+        return order(values).ranked, [Row(f"{net}, Kendall tau, {MAIN}, learning rate 0.01", tau(values, truth), 1.0, ONE)]
+
+    def curves(self, values: Mapping[str, Mapping[str, float]], literal: Names) -> dict[str, Curve]:
+        """Every curve on the test images."""
+        near, ranked = self.near, {name: order(v, zero_is_silence=False).ranked for name, v in values.items()}
+        out = {name: near.curve(ranked[name], self.at) for name in (MAIN, ONE, RANGE)}
+        if not self.options.quick:
+            out |= {name: near.curve(ranked[name], self.at) for name in ranked if name not in out}
+            out[f"{MAIN}, reversed"] = near.curve(ranked[MAIN][::-1], [*self.coarse, len(near.names)])
+        if literal:
+            out[f"{MAIN}, learning rate 0.01"] = near.curve(literal, self.at)
+        out["random"] = mean_curve(random_curves(near, self.coarse, out[MAIN][len(near.names)]))
+        out[f"{MAIN}, error feedback"] = self.back.curve(ranked[MAIN], self.at)
+        return out
+
+    def accuracy(self, chosen: Mapping[str, Chosen]) -> tuple[Interval, dict[str, Chosen], list[Row]]:
+        """The loss at 8 bits, and the chosen plans, as means over calibration draws; rows of accuracies."""
+        sides = [(self.on, self.near, self.back)]
+        for draw in range(1, self.options.draws if self.depth == 20 else 1):
+            on = subject(self.options, self.depth, self.data.draws[draw])
+            sides.append((on, *self.roundings(on, draw)))
+        net, pairs = f"resnet{self.depth}", {"nearest": [s[1] for s in sides], "feedback": [s[2] for s in sides]}
+        plain = [Judge(f"{net}, float", self.test, lambda: self.on.plain, self.work, 0)("float", lambda: self.on.plain).value]
+        rows, eight = [], {}
+        for name, roundings in pairs.items():
+            hits = [r.hits(()).value for r in roundings]
+            eight[name] = loss(hits, plain * len(hits))
+            rows.append(
+                Row.of(f"{net}, fixed8, {name}, top-1 %, {len(hits)} calibration draws", 100 * float(np.mean(hits)),
+                       100 * float(plain[0].mean()), "float", eight[name].half)
+            )  # fmt: skip
+        means = {
+            name: Chosen(c.names, c.layers, c.evaluations,
+                         loss([r.hits(c.names).value for r in pairs[name]], [r.hits(()).value for r in pairs[name]]))
+            for name, c in chosen.items()
+        }  # fmt: skip
+        return eight["nearest"], means, rows
+
+    def measured(self) -> tuple[Found, list[Row]]:
+        """Everything."""
+        net = f"resnet{self.depth}"
+        values, costs = self.values()
+        truth = values[ONE]
+        taus = [Row(f"{net}, Kendall tau, {name}", tau(v, truth), 1.0, ONE) for name, v in values.items() if name != ONE]
+        literal, more = ((), []) if self.options.quick else self.literal(truth)
+        ranked = order(values[MAIN]).ranked
+        chosen = {r: side.choose(ranked) for r, side in (("nearest", self.near), ("feedback", self.back))}
+        curves = self.curves(values, literal)
+        fixed8, chosen, rows = self.accuracy(chosen)
+        rows += curve_rows(net, curves) + chosen_rows(net, chosen) + taus + more + cost_rows(net, costs)
+        rows.append(Row(f"{net}, learning rate that learning chose", self.rate))
+        return Found(fixed8, curves, chosen), rows
+
+
+def bench(options: Options) -> Result:
+    """Curves of every order, rows and figures."""
+    import torch
+
+    torch.set_num_threads(options.threads)
+    tell("reading images")
+    data = cifar.load(options.data)
+    found, rows = {}, []
+    work = Work.of("criteria", (HIGH, LOW, CYCLES, SEED, CHOOSING, SLICES), options.quick, about(options, data.test))
+    for depth in options.depths:
+        found[depth], more = Bench(options, depth, data, work).measured()
+        rows += more
+    result = Result("criteria", tuple(rows), figures(found[20]), machine(options.threads, options.command), versions())
+    work.done()
+    return result
