@@ -1,4 +1,4 @@
-"""Results for readers, made from bench/results/: the table in README.md, all rows in docs/performance.md (`python -m bench.table`).
+"""Results for readers: `python -m bench.table` makes the table in README.md and docs/performance.md from bench/results/.
 
 Every result file is the JSON object that `python -m bench NAME --json` prints. A figure is shown whether its goal was met
 or not; one that was not measured says so.
