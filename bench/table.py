@@ -1,4 +1,4 @@
-"""The table of results in README.md, rewritten from bench/results/: `python -m bench.table [README.md]`.
+"""Results for readers: `python -m bench.table` makes the table in README.md and docs/performance.md from bench/results/.
 
 Every result file is the JSON object that `python -m bench NAME --json` prints. A figure is shown whether its goal was met
 or not; one that was not measured says so.
@@ -7,15 +7,36 @@ or not; one that was not measured says so.
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results"
+README, PAGE = ROOT / "README.md", ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- results: made by python -m bench.table -->", "<!-- end of results -->"
 NOTHING = "No benchmark has been run yet; `make bench` runs them and fills in this table."
+
+# What figures are called for people, and how a number is held against its goal.
+SAYS = (
+    (r"fixed8_loss", "8-bit fixed point per channel: points lost against float", "at most"),
+    (r"layers_at_4_bits", "share of layers at 4 bits, at most 1 point lost against 8 bits", "at least"),
+    (r"layers_at_4_bits_(\w+)", r"the same with the rounding \1", "at least"),
+    (r"evaluations", "evaluations that this took", "at most"),
+    (r"area_vs_one_by_one", "area under the loss curve, over that of the one-by-one order", "at most"),
+    (r"area_vs_(range|random)", r"area under the loss curve, over that of the \1 order", "below"),
+    (r"nested_(\d)_loss", r"one nested file at \1 bits: points lost against a network rounded for \1 bits alone", "at most"),
+)
+
+HEAD = """# Performance
+
+*Made from `bench/results/` by `python -m bench.table`; do not edit.*
+
+Every row of the benchmarks' last runs. `bench/README.md` says how they measure and what they cannot show. Losses are in
+points of top-1 accuracy, negative ones are gains. The spread is half of a 95 % interval. Nothing here is about speed at run
+time: the runtime is a reference so far.
+"""
 
 
 def results(folder: Path = RESULTS) -> list[dict[str, Any]]:
@@ -23,68 +44,83 @@ def results(folder: Path = RESULTS) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
 
-def block(found: list[dict[str, Any]]) -> str:
-    """What stands between the two comments."""
+def block(found: Sequence[Mapping[str, Any]]) -> str:
+    """What stands between the two comments: a row for every figure, and what it was measured with."""
     if not any(result.get("figures") for result in found):
         return NOTHING
-    lines = ["| benchmark | figure | measured | goal | met |", "|---|---|---|---|---|"]
-    for result in found:
-        for name, figure in result.get("figures", {}).items():
-            lines.append("| " + " | ".join(row(result["bench"], name, figure)) + " |")
-    return "\n".join([*lines, "", *(f"- `{result['bench']}`: {measured_with(result)}" for result in found)]).strip()
+    rows = [figure_row(r["bench"], name, figure) for r in found for name, figure in r.get("figures", {}).items()]
+    lines = [*table(("benchmark", "figure", "measured", "goal", "met"), rows), ""]
+    return "\n".join([*lines, *(f"- {measured_with(result)}" for result in found)])
+
+
+def figure_row(bench: str, name: str, figure: Mapping[str, Any]) -> tuple[str, ...]:
+    """The cells of one figure."""
+    value, goal = figure.get("value"), figure.get("goal")
+    words, relation = name.replace("_", " "), ""
+    for pattern, says, how in SAYS:
+        if match := re.fullmatch(pattern, name):
+            words, relation = match.expand(says), f"{how} "
+    met = "not measured" if value is None else "-" if goal is None else "yes" if figure.get("met") else "**no**"
+    return f"`{bench}`", words, number(value), "-" if goal is None else relation + number(goal), met
 
 
 def measured_with(result: Mapping[str, Any]) -> str:
-    """The machine and the versions, in a line."""
-    return "; ".join(told(result[key]) for key in ("machine", "versions") if result.get(key)) or "machine unknown"
+    """The command, the machine and the versions, in a line."""
+    machine = dict(result.get("machine", {}))
+    command = machine.pop("command", f"python -m bench {result['bench']}")
+    parts = [", ".join(f"{key} {value}" for key, value in part.items()) for part in (machine, result.get("versions", {}))]
+    return f"`{command}`: {'; '.join(part for part in parts if part)}"
 
 
-def row(bench: str, name: str, figure: Mapping[str, Any]) -> tuple[str, ...]:
-    """The cells of one figure."""
-    value = figure.get("value")
-    met = "-" if figure.get("goal") is None else "yes" if figure.get("met") else "**no**"
-    met = "not measured" if value is None else met
-    return f"`{bench}`", cell(name.replace("_", " ")), "-" if value is None else number(value), number(figure.get("goal")), met
+def page(found: Sequence[Mapping[str, Any]]) -> str:
+    """docs/performance.md: every row of every benchmark."""
+    lines = [HEAD]
+    for result in found:
+        rows = [
+            tuple(map(number, (r["what"], r["ours"], r["peer"], r["peer_name"] or None, r["ratio"], r["spread"])))
+            for r in result.get("rows", [])
+        ]
+        lines += [f"## {result['bench']}", "", f"{measured_with(result)}.", ""]
+        lines += [*table(("what", "ours", "peer", "peer is", "ours / peer", "spread"), rows), ""]
+    return "\n".join(lines if found else [*lines, NOTHING, ""])
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table; cells that hold a bar keep it."""
+    return [
+        "| " + " | ".join(header) + " |",
+        "|" + "---|" * len(header),
+        *("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows),
+    ]
 
 
 def number(value: Any) -> str:
-    """A figure as people read it.
+    """A value as people read it.
 
-    >>> number(0.123456), number(12), number([1.0, 2.5]), number(None), number("at most 8")
-    ('0.1235', '12', '1 to 2.5', '-', 'at most 8')
+    >>> number(0.123456), number(319248), number(-0.0), number(None), number("a  b")
+    ('0.1235', '319,248', '0', '-', 'a b')
     """
     if value is None:
         return "-"
-    if isinstance(value, list | tuple):
-        return " to ".join(number(v) for v in value)
-    return f"{value:.4g}" if isinstance(value, float) else cell(str(value))
+    if isinstance(value, float):
+        return f"{value + 0.0:.4g}"
+    return f"{value:,}" if isinstance(value, int) else " ".join(str(value).split())
 
 
-def cell(text: str) -> str:
-    """Text that does not break a table."""
-    return " ".join(text.split()).replace("|", "\\|")
-
-
-def told(machine: Any) -> str:
-    """A machine in a line."""
-    if isinstance(machine, Mapping):
-        return cell(", ".join(f"{key.replace('_', ' ')} {value}" for key, value in machine.items()))
-    return cell(str(machine))
-
-
-def rewritten(page: str, text: str) -> str:
-    """`page` with `text` between the two comments."""
-    before, begin, rest = page.partition(BEGIN)
+def rewritten(readme: str, text: str) -> str:
+    """`readme` with `text` between the two comments."""
+    before, begin, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"bench.table: the page must hold {BEGIN!r} and {END!r}, got neither or one; put them in")
+        raise ValueError(f"bench.table: README.md must hold {BEGIN!r} and {END!r}, one of them is missing; put it in")
     return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
 
 
 def main() -> None:
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "README.md"
-    path.write_text(rewritten(path.read_text(), block(results())))
-    print(f"wrote {path}")
+    found = results()
+    README.write_text(rewritten(README.read_text(), block(found)))
+    PAGE.write_text(page(found))
+    print(f"wrote {README.name} and docs/{PAGE.name}")
 
 
 if __name__ == "__main__":
