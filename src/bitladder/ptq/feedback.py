@@ -11,6 +11,7 @@ weight has no child near it; so at widths to be refined, each weight's own devia
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -26,6 +27,7 @@ DAMP = 0.01  # share of the mean energy added to every input, so that the invers
 BLOCK = 64  # inputs rounded before their errors are spread over all that remain
 HOLD = 0.3  # share of its energy added to every input at widths to be refined, so that codes stay near their weights
 SWEEPS = 2  # times that every code is chosen again
+LARGEST = 8192  # weights with more inputs than this go to the nearest code: their gram matrix would fill the memory
 POSITIONS = 64  # at most so many positions of a feature map are looked at per sample
 
 
@@ -36,10 +38,10 @@ def grams(graph: Graph, batches: Iterable[Mapping[str, Any]], progress: Progress
     """
     from bitladder.ir.windows import resolve
 
-    users: dict[str, list[tuple[str, Node]]] = {node.inputs[0]: [] for _, node in graph.weights() if node.op in ROWS}
+    users: dict[str, list[tuple[str, Node]]] = {}
     for name, node in graph.weights():
-        if node.op in ROWS:
-            users[node.inputs[0]].append((name, node))
+        if node.op in ROWS and math.prod(graph.constants[name].shape[1:]) <= LARGEST:  # type: ignore[union-attr]
+            users.setdefault(node.inputs[0], []).append((name, node))
     out: dict[str, np.ndarray] = {}
 
     def watch(value_name: str, value: Any) -> None:
