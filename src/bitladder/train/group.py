@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -46,6 +48,19 @@ class Group:
             x.detach().copy_(same)
 
 
+MEETINGS = itertools.count()  # every process joins and leaves as often as the others
+
+
+@functools.cache
+def meeting_place() -> tuple[Any, int, int]:
+    """The store that torchrun's environment names, this process's rank, and how many there are.
+
+    It is kept until the process ends: a store made anew for each group would let a fast process meet the others at the old
+    one, while the first process is still leaving, and wait there for ever.
+    """
+    return next(iter(dist.rendezvous("env://")))
+
+
 @contextmanager
 def joined() -> Iterator[Group]:
     """The group that torchrun's environment (or the caller) has set up, left again on the way out if it was joined here."""
@@ -55,7 +70,9 @@ def joined() -> Iterator[Group]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Group()
         return
-    dist.init_process_group("gloo")
+    store, rank, size = meeting_place()
+    place = dist.PrefixStore(f"bitladder/{next(MEETINGS)}", store)
+    dist.init_process_group("gloo", store=place, rank=rank, world_size=size)
     try:
         yield Group(dist.get_rank(), dist.get_world_size())
     finally:
