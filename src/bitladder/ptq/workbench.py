@@ -16,7 +16,6 @@ from bitladder.ptq.bake import bake
 from bitladder.ptq.calibrate import Progress
 from bitladder.ptq.correct import correct, outputs_wanted
 
-
 KEPT_BYTES = 1 << 28  # samples that stay fill at most twice this
 FEWEST = 32  # but so many stay however large they are
 
