@@ -118,6 +118,14 @@ def test_kept_samples_cover_the_stream():
     assert np.diff(labels).max() <= 15
 
 
+def test_large_samples_do_not_fill_the_memory():
+    """What stays of a stream of large images is bounded in bytes, not only in number."""
+    graph = Graph((Value("x", "float32", ("n", 1 << 20)),), ("x",), ())  # 4 MB a sample
+    batches = Batches(graph, ({"x": np.zeros((2, 1 << 20), np.float32)} for _ in range(80)), None, keep=1000)
+    assert sum(len(b["x"]) for b in batches) == 160
+    assert len(batches.kept) <= 2 * 64
+
+
 # --------------------------------------------------------------------------------------------------------- calibrate
 
 

@@ -27,7 +27,7 @@ from bitladder.ptq.calibrate import encodings, observe, placement
 from bitladder.ptq.correct import with_biases
 from bitladder.ptq.feedback import grams
 from bitladder.ptq.plan import activation_default, plan_of, resolve
-from bitladder.ptq.workbench import Batches, Workbench
+from bitladder.ptq.workbench import Batches, Workbench, within
 from bitladder.task import Formats, Goal, Progress, Score, Task
 
 
@@ -46,6 +46,9 @@ EFFORTS = {
     "balanced": Effort(256, 8192, 100, True),
     "best": Effort(512, 65536, 200, True),
 }
+
+
+RUN_BYTES = 1 << 26  # inputs that biases are corrected on at once; activations take some ten times as much
 
 
 def quantize(
@@ -140,7 +143,8 @@ def quantize(
     activations = encodings(
         plain, seen, {v: fmt and together(plain, v, fmt, formats) for v, fmt in chosen.items()}, cover=cover
     )
-    samples = batches.some(hard.correct)[0]
+    kept = batches.some(hard.correct)[0]
+    samples = batches.some(within(hard.correct, kept, RUN_BYTES))[0]
     inputs = grams(plain, data.chunks(samples), progress=tell) if hard.feedback else None
 
     task = Task(Workbench(plain, activations, samples, inputs, cover, align), raw, formats, goal, batches, score, tell)

@@ -16,6 +16,9 @@ from bitladder.ptq.bake import bake
 from bitladder.ptq.calibrate import Progress
 from bitladder.ptq.correct import correct, outputs_wanted
 
+KEPT_BYTES = 1 << 28  # samples that stay fill at most twice this
+FEWEST = 32  # but so many stay however large they are
+
 
 class Batches:
     """Checked batches of a stream, read once; an even selection of at most 2 `keep` samples stays for what needs them again.
@@ -34,6 +37,7 @@ class Batches:
             arrays, labels = data.named(batch, self.graph.inputs)
             arrays = data.checked(arrays, self.graph.inputs)
             size = len(next(iter(arrays.values())))
+            self.keep = within(self.keep, arrays, KEPT_BYTES)
             if self.labels is not None:
                 labels = np.asarray(self.labels)[self.count : self.count + size]
             if labels is not None:
@@ -49,11 +53,22 @@ class Batches:
 
     def some(self, samples: int) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
         """So many samples (or all kept), evenly spaced over the stream, and their labels if every one has some."""
-        at = np.unique(np.linspace(0, len(self.kept) - 1, min(samples, len(self.kept))).round().astype(int))
+        samples = min(samples, len(self.kept))
+        at = np.unique(np.linspace(0, len(self.kept) - 1, samples).round().astype(int))
         chosen = [self.kept[i] for i in at]
         labels = [label for _, label in chosen if label is not None]
         arrays = {v.name: np.stack([sample[v.name] for sample, _ in chosen]) for v in self.graph.inputs}
         return arrays, np.array(labels, np.int64) if len(labels) == len(chosen) else None
+
+
+def within(samples: int, arrays: Mapping[str, np.ndarray], limit: int) -> int:
+    """So many samples, or fewer if more would fill more than `limit` bytes; `arrays` is a batch of them.
+
+    >>> within(1000, {"x": np.zeros((2, 250), np.float32)}, 100_000)
+    100
+    """
+    size = len(next(iter(arrays.values())))
+    return min(samples, max(FEWEST, limit * size // max(sum(a.nbytes for a in arrays.values()), 1)))
 
 
 @dataclass(frozen=True)
