@@ -32,9 +32,10 @@ HIGH, LOW = 8, 4
 CYCLES, SEED = 100, 0
 CHOOSING = 2000  # images that orders and plans are chosen on
 ALLOWED = 1.0  # points that the chosen plan may lose against the 8-bit network
-RANDOM, SLICES = 20, 5  # random orders, order i measured on slice i % 5 of the test images
+RANDOM = 20  # random orders
+SLICES = {True: 5, False: 10}  # of the test images, quick or not; random order i is measured on slice i % SLICES
 COARSE = (0.2, 0.35, 0.5, 0.65, 0.8)  # shares of the layers at 4 bits: where random orders are measured
-FINE = (0.1, 0.25, 0.4, 0.6, 0.75, 0.9)
+FINE = (0.1, 0.9)
 NORMALIZATIONS = ("none", "relative", "step")
 MAIN, ONE, RANGE = "weight difference", "one-by-one accuracy", "weight range"
 
@@ -222,12 +223,12 @@ def one_by_one(rounding: Rounding) -> tuple[Mapping[str, float], float]:
     return values, float(sum(took)) + rounding.hits((), "choosing", rounding.chooser).seconds
 
 
-def random_curve(rounding: Rounding, at: Sequence[int]) -> Curve:
+def random_curve(rounding: Rounding, at: Sequence[int], slices: int) -> Curve:
     """The mean curve of random orders; each image has the mean of the orders that were measured on its slice."""
     out = {k: np.zeros(len(rounding.test)) for k in at}
-    for part in range(SLICES):
-        here = np.arange(len(rounding.test)) % SLICES == part
-        seeds = range(part, RANDOM, SLICES)
+    for part in range(slices):
+        here = np.arange(len(rounding.test)) % slices == part
+        seeds = range(part, RANDOM, slices)
         for seed in seeds:
             ranked = order(random_order(rounding.names, seed), zero_is_silence=False).ranked
             for k in at:
@@ -329,12 +330,11 @@ class Bench:
         near, ranked = self.near, {name: order(v, zero_is_silence=False).ranked for name, v in values.items()}
         out = {name: near.curve(ranked[name], self.at) for name in (MAIN, ONE, RANGE)}
         if not self.options.quick:
-            out |= {name: near.curve(ranked[name], self.at) for name in ranked if name not in out}
             out[f"{MAIN}, reversed"] = near.curve(ranked[MAIN][::-1], [*self.coarse, len(near.names)])
         if literal:
             out[f"{MAIN}, learning rate 0.01"] = near.curve(literal, self.at)
         layers = len(near.names)
-        out["random"] = {**random_curve(near, self.coarse), layers: out[MAIN][layers]}
+        out["random"] = {**random_curve(near, self.coarse, SLICES[self.options.quick]), layers: out[MAIN][layers]}
         out[f"{MAIN}, error feedback"] = self.back.curve(ranked[MAIN], self.at)
         return out
 
@@ -385,7 +385,7 @@ def bench(options: Options) -> Result:
     tell("reading images")
     data = cifar.load(options.data)
     found, rows = {}, []
-    work = Work.of("criteria", (HIGH, LOW, CYCLES, SEED, CHOOSING, SLICES), options.quick, about(options, data.test))
+    work = Work.of("criteria", (HIGH, LOW, CYCLES, SEED, CHOOSING), options.quick, about(options, data.test))
     for depth in options.depths:
         found[depth], more = Bench(options, depth, data, work).measured()
         rows += more
