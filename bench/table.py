@@ -21,8 +21,8 @@ NOTHING = "No benchmark has been run yet; `make bench` runs them and fills in th
 # What figures are called for people, and how a number is held against its goal.
 SAYS = (
     (r"fixed8_loss", "8-bit fixed point per channel: points lost against float", "at most"),
-    (r"layers_at_4_bits", "share of layers at 4 bits, losing at most 1 point against 8 bits, error feedback", "at least"),
-    (r"layers_at_4_bits_nearest", "share of layers at 4 bits, losing at most 1 point against 8 bits, nearest", "at least"),
+    (r"layers_at_4_bits", "share of layers at 4 bits, losing at most 1 point against 8, error feedback", "at least"),
+    (r"layers_at_4_bits_nearest", "share of layers at 4 bits, losing at most 1 point against 8, nearest", "at least"),
     (r"evaluations", "evaluations that finding these layers took", "at most"),
     (r"area_vs_one_by_one", "area under the loss curve, over that of the one-by-one order", "at most"),
     (r"area_vs_(range|random)", r"area under the loss curve, over that of the \1 order", "below"),
@@ -60,7 +60,8 @@ def figure_row(bench: str, name: str, figure: Mapping[str, Any]) -> tuple[str, .
     for pattern, says, how in SAYS:
         if match := re.fullmatch(pattern, name):
             words, relation = match.expand(says), f"{how} "
-    return f"`{bench}`", words, number(value), "-" if goal is None else relation + number(goal), verdict(figure, relation.strip())
+    wanted = "-" if goal is None else relation + number(goal)
+    return f"`{bench}`", words, number(value), wanted, verdict(figure, relation.strip())
 
 
 def verdict(figure: Mapping[str, Any], relation: str) -> str:
