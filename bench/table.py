@@ -61,14 +61,16 @@ def figure_row(bench: str, name: str, figure: Mapping[str, Any]) -> tuple[str, .
         if match := re.fullmatch(pattern, name):
             words, relation = match.expand(says), f"{how} "
     wanted = "-" if goal is None else relation + number(goal)
-    return f"`{bench}`", words, number(value), wanted, verdict(figure, relation.strip())
+    return f"`{bench}`", words, number(value), wanted, verdict(figure, relation.strip(), name.endswith("_loss"))
 
 
-def verdict(figure: Mapping[str, Any], relation: str) -> str:
-    """Whether a goal is met, and whether by the number itself or only by the better end of its interval.
+def verdict(figure: Mapping[str, Any], relation: str, accuracy: bool) -> str:
+    """Whether a goal is met: by the number itself or, for accuracies alone, only by the better end of its interval.
 
-    >>> verdict({"value": 0.6, "goal": 0.5, "met": True}, "at most"), verdict({"value": 0.6, "goal": 0.5}, "at most")
-    ('within the interval', '**no**')
+    >>> verdict({"value": 0.6, "goal": 0.5, "met": True}, "at most", True)
+    'within the interval'
+    >>> verdict({"value": 0.6, "goal": 0.5, "met": True}, "at most", False)
+    '**no**'
     """
     value, goal = figure.get("value"), figure.get("goal")
     if value is None:
@@ -78,7 +80,7 @@ def verdict(figure: Mapping[str, Any], relation: str) -> str:
     if not figure.get("met"):
         return "**no**"
     plain = {"at most": value <= goal, "at least": value >= goal, "below": value < goal}
-    return "yes" if plain.get(relation, True) else "within the interval"
+    return "yes" if plain.get(relation, True) else "within the interval" if accuracy else "**no**"
 
 
 def measured_with(result: Mapping[str, Any]) -> str:
