@@ -96,7 +96,7 @@ def found(scale=1.0, nearest=9):
     curves = {MAIN: rising(0.1 * scale), ONE: rising(0.1), RANGE: rising(0.12), "random": rising(0.2)}
     layers = {"nearest": nearest, "feedback": 15}
     chosen = {name: Chosen(tuple(map(str, range(n))), 20, 6, Interval(1.2, 0.5)) for name, n in layers.items()}
-    return Found(Interval(0.4, 0.2), curves, chosen)
+    return Found(Interval(0.4, 0.2), curves, chosen, [(curves[criteria.MAIN], curves[criteria.ONE])])
 
 
 def test_figures_of_criteria():
