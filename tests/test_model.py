@@ -153,6 +153,8 @@ def test_auto_is_what_the_file_marks_as_its_default(tmp_path):
     marked = bl.Model(convnet(meta={"default_bits": {"w1": 3}}))
     marked.save(tmp_path / "a.ladder")
     assert bl.load(tmp_path / "a.ladder", "auto").plan["w1"] == "nested3"
-    assert bl.load(tmp_path / "a.ladder").plan["w1"] == "nested8"
+    assert bl.load(tmp_path / "a.ladder").plan["w1"] == "nested3"
+    assert bl.load(tmp_path / "a.ladder").at(8).plan["w1"] == "nested8"
+    assert bl.load(tmp_path / "a.ladder", 8).plan["w1"] == "nested8"
     bl.Model(convnet()).save(tmp_path / "a.ladder")
     assert bl.load(tmp_path / "a.ladder", "auto").plan["w1"] == "nested8"

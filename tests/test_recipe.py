@@ -123,8 +123,14 @@ def test_keep_stores_all_planes(digits, tmp_path):
     model.save(tmp_path / "net.ladder")
     marked = model.graph.meta["default_bits"]
     assert sorted(set(marked.values())) == [4, 8]
-    assert all(q.format.bits == 8 for q in weights_of(model).values())
-    assert np.array_equal(bl.load(tmp_path / "net.ladder", bits="auto")(tx), model.at(marked)(tx))
+    assert {n: q.format.bits for n, q in weights_of(model).items()} == marked
+    assert all(q.format.bits == 8 for q in weights_of(model.at(8)).values())
+    loaded = bl.load(tmp_path / "net.ladder")
+    for same in (model.at(marked), loaded, bl.load(tmp_path / "net.ladder", bits="auto")):
+        assert np.array_equal(same(tx), model(tx))
+    assert np.array_equal(loaded.at(8)(tx), bl.load(tmp_path / "net.ladder", bits=8)(tx))
+    loaded.save(tmp_path / "again.ladder")
+    assert (tmp_path / "again.ladder").read_bytes() == (tmp_path / "net.ladder").read_bytes()
 
 
 def test_interrupted_and_resumed_is_the_same(digits, tmp_path):

@@ -38,9 +38,13 @@ class Row:
 
 @dataclass(frozen=True, repr=False)
 class Model:
-    """A graph that can be called with arrays; it never changes, `at` gives another that shares its codes."""
+    """A graph that can be called with arrays; it never changes, `at` gives another that shares its codes.
+
+    `stored` is the network with all its planes where that is more than runs: what `at` widens to and `save` writes.
+    """
 
     graph: Graph
+    stored: Graph | None = None
 
     def __post_init__(self) -> None:
         if unknown := sorted({n.op for n in self.graph.nodes} - set(OPS)):
@@ -64,14 +68,15 @@ class Model:
     def at(self, bits: int | Mapping[str, int]) -> Model:
         """The same network on the leading `bits` bits of its nested weights; a mapping gives some weights their own."""
         file.check_bits(bits)
+        whole = self.stored or self.graph
         if isinstance(bits, Mapping) and (lost := sorted(set(bits) - {name for name, _ in self.graph.weights()})):
             names = ", ".join(list(self.plan)[:6])
             raise ValueError(f"at: {lost[0]!r} must be the name of a weight, such as {names}")
-        return Model(self.graph.at(bits))
+        return Model(whole.at(bits))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network to one file, whole or not at all."""
-        file.save(self.graph, path)
+        file.save(self.stored or self.graph, path)
 
     def to_onnx(self, path: str | os.PathLike[str]) -> None:
         """Write the network as ONNX with QuantizeLinear and DequantizeLinear around its integers."""
@@ -108,10 +113,11 @@ class Model:
     @property
     def widths(self) -> list[int]:
         """The widths at which the nested weights differ, narrowest first; empty if there are none."""
-        nested = [(n, c) for n, c in self.graph.constants.items() if hasattr(c, "format") and hasattr(c.format, "at")]
+        whole = self.stored or self.graph
+        nested = [(n, c) for n, c in whole.constants.items() if hasattr(c, "format") and hasattr(c.format, "at")]
         if not nested:
             return []
-        floors = self.graph.meta.get("min_bits", {})
+        floors = whole.meta.get("min_bits", {})
         low = min(file.planes_wanted(n, c.format, 1, floors) for n, c in nested)
         return list(range(low, max(c.format.bits for _, c in nested) + 1))
 
@@ -136,9 +142,17 @@ class Model:
 def load(path: str | os.PathLike[str], bits: file.Bits = None) -> Model:
     """The network of a file; with `bits`, at most that many leading planes of each weight are read.
 
-    bits: a width, a width per weight, "auto" for the widths the file marks as its default, None for all there is.
+    bits: a width, a width per weight, "auto" for no more planes than the file's plan runs on. None reads all there are and
+    runs on the plan's; `at` can then go up to what is stored.
     """
-    return Model(file.load(path, bits))
+    graph = file.load(path, bits)
+    return by_plan(graph) if bits is None else Model(graph)
+
+
+def by_plan(graph: Graph) -> Model:
+    """The network on the planes that its plan marks as default, all of them where it marks none."""
+    marked = graph.meta.get("default_bits")
+    return Model(graph.at(marked), graph) if marked else Model(graph)
 
 
 def execute(graph: Graph, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ from bitladder.assign.search import SEARCHES, Choice, also
 from bitladder.errors import require
 from bitladder.formats import Format, Nested
 from bitladder.ir.graph import Graph
-from bitladder.model import Model, packed_bytes
+from bitladder.model import Model, by_plan, packed_bytes
 from bitladder.ptq.workbench import Batches, Workbench
 from bitladder.stats.differences import NORMALIZATIONS, STATISTICS
 
@@ -345,7 +345,7 @@ class Task:
         if self.goal.keep:
             meta["default_bits"] = {n: b for n, b in self.bits(outcome.lowered).items() if isinstance(self.formats[n], Nested)}
         graph = graph.with_(meta=meta)
-        return Model(graph.with_(meta={**meta, "widths": [self.row(graph, b) for b in reversed(widths)]}))
+        return by_plan(graph.with_(meta={**meta, "widths": [self.row(graph, b) for b in reversed(widths)]}))
 
     def row(self, graph: Graph, bits: int) -> dict[str, Any]:
         """One line of the table of widths."""

@@ -22,7 +22,7 @@ from bitladder.cli.terminal import Outcome, Terminal
 from bitladder.errors import require
 from bitladder.formats import QTensor
 from bitladder.ir.graph import Graph
-from bitladder.model import Model, bits_of, load
+from bitladder.model import Model, bits_of, by_plan, load
 from bitladder.recipe import leads, quantize
 from bitladder.table import table
 
@@ -78,6 +78,7 @@ def quantize_command(args: Namespace, terminal: Terminal) -> Outcome:
         return Outcome("", met=bool(model.graph.meta["result"].get("goal_met", True)))
     model.save(args.output)
     shutil.rmtree(work, ignore_errors=True)
+    model = Model(model.stored or model.graph)  # what is told is what is stored
     result = model.graph.meta["result"]
     lines = [*result.get("notes", []), *measured(result), *by_default(model)]
     facts = {
@@ -157,7 +158,8 @@ def annotated(model: Model, score: Score | None, notes: list[str]) -> Model:
     if score is not None:
         result |= {"metric": score.metric, "samples": score.samples}
     result["notes"] = [*notes, *result.get("notes", [])]
-    return Model(model.graph.with_(meta={**model.graph.meta, "result": result}))
+    whole = model.stored or model.graph
+    return by_plan(whole.with_(meta={**whole.meta, "result": result}))
 
 
 def measured(result: Mapping[str, Any]) -> list[str]:
@@ -201,7 +203,7 @@ def summary(model: Model) -> dict[str, Any]:
 
 def show(args: Namespace, terminal: Terminal) -> Outcome:
     """Layers, formats, bytes, coded bits per weight, and the widths a file can run at."""
-    model = load(args.file)
+    model = Model(file.load(args.file))
     stored, prefixes = file.sizes(args.file)
     coded = {
         name: 8 * stored[name] / max(c.codes.size, 1) for name, c in model.graph.constants.items() if isinstance(c, QTensor)
@@ -286,7 +288,7 @@ def export(args: Namespace, terminal: Terminal) -> Outcome:
 def report(args: Namespace, terminal: Terminal) -> Outcome:
     """One page about a network."""
     disk.check_writable(args.output)
-    model = load(args.file)
+    model = Model(file.load(args.file))
     from bitladder.report import write
 
     terminal.progress("report", 0, 0)
