@@ -10,7 +10,7 @@
 
 namespace bl {
 
-size_t size_of(Type) { return 4; }
+size_t size_of(Type type) { return type == Type::f32 ? 4 : 1; }
 const char* name_of(Type) { return "float32"; }
 
 int64_t elements(const Shape& shape) {
