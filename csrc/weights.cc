@@ -484,7 +484,7 @@ std::array<int, 4> ring_of(const Layer& l) {
       for (const Part& p : l.parts)
         for (const Stretch& s : p.stretches) before = std::max(before, -(a == 0 ? p.base_y + s.dy : p.base_x + s.dx));
       out[2 * a] = before;
-      out[2 * a + 1] = std::max(0, floor_div(reach - 1 + l.output_padding[a] - l.pads[2 * a], l.strides[a]) + 1);
+      out[2 * a + 1] = std::max(0, floor_div(reach - 1 + l.output_padding[a] - l.pads[2 * a + 1], l.strides[a]));
     } else if (l.same != Layer::given) {
       out[2 * a] = out[2 * a + 1] = reach - 1;
     } else {
@@ -663,6 +663,7 @@ int64_t panel_bytes(const Part& p, int panel) {
 }
 
 void decode_panel(const Layer& l, const Part& p, int panel, const Level& level, const Kernels&, int8_t* out) {
+  if (p.quads == 0) return;
   const int64_t bytes = panel_bytes(p, panel);
   const uint8_t* packed = l.bytes->data() + panel_start(p, panel);
   for (int64_t i = 0; i < bytes; ++i) out[i] = static_cast<int8_t>(level.table[packed[i]]);

@@ -69,7 +69,8 @@ def network(rng, op, text):
         inner, outer = int(rng.integers(1, 9)), int(rng.integers(1, 40))
         shape = (outer * groups, inner, *k) if op == "conv" else (inner * groups, outer, *k)
         columns, axis = outer * groups, 0 if op == "conv" else 1
-        space = [int(n) for n in rng.integers(9, 16, 2)]
+        reach = [d * (n - 1) + 1 for n, d in zip(k, attrs["dilations"], strict=True)]
+        space = [int(rng.integers(r if op == "conv" else 1, 16 + r)) for r in reach]
         x_shape = (int(rng.integers(1, 4)), inner * groups, *space)
     w = weight(rng, shape, text, axis)
     b = bias(rng, w, columns)
