@@ -60,11 +60,15 @@ static inline I32 dot(I32 acc, Quad x, Weights w) { return _mm512_dpbusd_epi32(a
 
 template <int N>
 static inline void store_codes(uint8_t* p, const I32* v, int n) {
-  const __mmask64 keep = n < 64 ? (1ull << n) - 1 : ~0ull;
   const __m512i low = _mm512_packs_epi32(v[0], v[N > 1 ? 1 : 0]);
   const __m512i high = N > 2 ? _mm512_packs_epi32(v[N > 2 ? 2 : 0], v[N > 3 ? 3 : 0]) : low;
   const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  _mm512_mask_storeu_epi8(p, keep, _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high)));
+  const __m512i bytes = _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high));
+  if (n < N * lanes) return _mm512_mask_storeu_epi8(p, (1ull << n) - 1, bytes);  // slow where n is all of them
+  if constexpr (N == 4) _mm512_storeu_si512(p, bytes);
+  if constexpr (N == 2 || N == 3) _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_castsi512_si256(bytes));
+  if constexpr (N == 1) _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_castsi512_si128(bytes));
+  if constexpr (N == 3) _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 32), _mm512_extracti32x4_epi32(bytes, 2));
 }
 
 }  // namespace bl::avx512
