@@ -142,7 +142,7 @@ void depthwise_cases(int count) {
 }
 
 void pool_case() {
-  Pool p = {};
+  Pooling p = {};
   p.height = roll(1, 8);
   p.width = roll(1, 8);
   p.channels = roll(0, 3) ? roll(1, 20) : roll(60, 140);
