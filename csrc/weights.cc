@@ -655,6 +655,34 @@ Problem pack_layer(const Graph& graph, Layer& l, bool) {
   return {};
 }
 
+int64_t panel_start(const Part& p, int panel) { return p.data + int64_t{panel_columns} * 4 * p.quads * panel; }
+
+int64_t panel_bytes(const Part& p, int panel) {
+  const int width = std::min(panel_columns, p.columns - panel * panel_columns);
+  return int64_t{4} * p.quads * ((width + 15) / 16 * 16);
+}
+
+void decode_panel(const Layer& l, const Part& p, int panel, const Level& level, const Kernels&, int8_t* out) {
+  const int64_t bytes = panel_bytes(p, panel);
+  const uint8_t* packed = l.bytes->data() + panel_start(p, panel);
+  for (int64_t i = 0; i < bytes; ++i) out[i] = static_cast<int8_t>(level.table[packed[i]]);
+  const int64_t line = bytes / p.quads;  // code 0 stands for a level too, so what fills up quads is cleared
+  int64_t quad = 0;
+  for (const Stretch& s : p.stretches) {
+    const int64_t count = static_cast<int64_t>(s.pixels) * p.in_channels;
+    quad += (count + 3) / 4;
+    for (int64_t at = 0; count % 4 != 0 && at < line; at += 4)
+      for (int64_t j = count % 4; j < 4; ++j) out[(quad - 1) * line + at + j] = 0;
+  }
+}
+
+int64_t packed_bytes(const Layer& l) {
+  int64_t out = l.bytes ? l.bytes->size() : 0;
+  for (const auto& sums : l.weight_sums) out += static_cast<int64_t>(sums.size()) * 4;
+  for (const auto& levels : l.levels) out += static_cast<int64_t>(levels.size());
+  return out + static_cast<int64_t>(l.unit.size() + l.range.size()) * 4;
+}
+
 Level level_of(const Layer& l, int bits) {
   Level out;
   out.bits = std::clamp(bits == 0 ? l.bits : bits, std::min(l.least, l.bits), l.bits);
