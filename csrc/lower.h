@@ -11,6 +11,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -70,6 +71,8 @@ struct Frame {
   Pool* pool;
   const Kernels* kernels;
   const Level* levels;    // of each layer
+  std::atomic<const char*>* fault;  // what was wrong with the data, if anything; text that outlives the run
+  void fail(const char* what) const { fault->store(what); }
   template <class T>
   T* at(int value) const { return reinterpret_cast<T*>(place[value]); }
 };

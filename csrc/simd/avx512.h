@@ -24,7 +24,7 @@ static inline F32 load(const float* p) { return _mm512_loadu_ps(p); }
 static inline I32 load_codes(const uint8_t* p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
 static inline void store(int32_t* p, I32 v) { _mm512_storeu_si512(p, v); }
 
-static inline __mmask16 first(int n) { return static_cast<__mmask16>(_bzhi_u32(0xffff, static_cast<unsigned>(n))); }
+static inline __mmask16 first(int n) { return static_cast<__mmask16>(n < lanes ? (1u << n) - 1 : 0xffffu); }
 static inline void store(float* p, F32 v, int n) { _mm512_mask_storeu_ps(p, first(n), v); }
 
 static inline I32 add(I32 a, I32 b) { return _mm512_add_epi32(a, b); }
@@ -60,7 +60,7 @@ static inline I32 dot(I32 acc, Quad x, Weights w) { return _mm512_dpbusd_epi32(a
 
 template <int N>
 static inline void store_codes(uint8_t* p, const I32* v, int n) {
-  const __mmask64 keep = _bzhi_u64(~0ull, static_cast<unsigned>(n));
+  const __mmask64 keep = n < 64 ? (1ull << n) - 1 : ~0ull;
   const __m512i low = _mm512_packs_epi32(v[0], v[N > 1 ? 1 : 0]);
   const __m512i high = N > 2 ? _mm512_packs_epi32(v[N > 2 ? 2 : 0], v[N > 3 ? 3 : 0]) : low;
   const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
