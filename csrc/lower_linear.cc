@@ -8,7 +8,6 @@
 
 #include "lookup.h"
 #include "lower.h"
-#include "planes.h"
 #include "pool.h"
 #include "weights.h"
 

@@ -655,6 +655,17 @@ Problem pack_layer(const Graph& graph, Layer& l, bool) {
   return {};
 }
 
+void decode_panel(const Layer&, const Level& level, const int8_t* packed, int, int64_t bytes, const Kernels&, int8_t* out) {
+  for (int64_t i = 0; i < bytes; ++i) out[i] = static_cast<int8_t>(level.table[static_cast<uint8_t>(packed[i])]);
+}
+
+int64_t packed_bytes(const Layer& l) {
+  int64_t out = l.bytes ? l.bytes->size() : 0;
+  for (const auto& sums : l.weight_sums) out += static_cast<int64_t>(sums.size()) * 4;
+  for (const auto& levels : l.levels) out += static_cast<int64_t>(levels.size());
+  return out + static_cast<int64_t>(l.unit.size() + l.range.size()) * 4;
+}
+
 Level level_of(const Layer& l, int bits) {
   Level out;
   out.bits = std::clamp(bits == 0 ? l.bits : bits, std::min(l.least, l.bits), l.bits);

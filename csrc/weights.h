@@ -87,6 +87,11 @@ Problem pack_layer(const Graph& graph, Layer& layer, bool as_planes);
 // The tables of a layer at a width.
 Level level_of(const Layer& layer, int bits);
 
+// One panel of a layer as the dense kernel reads it, decoded into `out` at a level: through the level's table, or from planes.
+void decode_panel(const Layer& layer, const Level& level, const int8_t* packed, int panel, int64_t bytes, const Kernels& kernels,
+                  int8_t* out);
+int64_t packed_bytes(const Layer& layer);  // of its weights with everything that all widths share
+
 bool is_weighted(const Node& node);
 // The ring that a weighted node asks of its input: top, bottom, left, right.
 std::array<int, 4> ring_of(const Layer& layer);

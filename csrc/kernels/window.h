@@ -36,7 +36,7 @@ struct DepthwiseCall {
 };
 
 // What slides over an image; x and y are pixel (0, 0) of the first image, behind the ring, which is never read.
-struct Pool {
+struct Pooling {
   int64_t x_image, x_line, y_image, y_line;  // strides in elements
   int height, width, channels;               // of the input
   int lines, columns;                        // of the output
@@ -63,10 +63,10 @@ struct Blend {
 struct WindowKernels {
   void (*depthwise)(const Depthwise&, const DepthwiseCall&);
   // Lines [line, line_end) of all images.
-  void (*max_codes)(const Pool&, const uint8_t* x, uint8_t* y, int64_t line, int64_t line_end);
-  void (*max_reals)(const Pool&, const float* x, float* y, int64_t line, int64_t line_end);
-  void (*mean_codes)(const Pool&, const Mean&, const uint8_t* x, uint8_t* y, int64_t line, int64_t line_end);
-  void (*mean_reals)(const Pool&, const float* x, float* y, int64_t line, int64_t line_end);
+  void (*max_codes)(const Pooling&, const uint8_t* x, uint8_t* y, int64_t line, int64_t line_end);
+  void (*max_reals)(const Pooling&, const float* x, float* y, int64_t line, int64_t line_end);
+  void (*mean_codes)(const Pooling&, const Mean&, const uint8_t* x, uint8_t* y, int64_t line, int64_t line_end);
+  void (*mean_reals)(const Pooling&, const float* x, float* y, int64_t line, int64_t line_end);
   void (*blend)(const Blend&, const float* x, float* y);
 };
 
