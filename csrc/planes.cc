@@ -35,8 +35,11 @@ int64_t plane_bytes(int64_t columns, int64_t inputs) {
   return rounded(columns, plane_columns) / plane_columns * (rounded(inputs, plane_inputs) / plane_inputs) * plane_line;
 }
 
-// Planes that began at the same place of a page would share the sets of the first cache.
-int64_t plane_stride(int64_t columns, int64_t inputs) { return rounded(plane_bytes(columns, inputs), 4096) + 5 * plane_line; }
+// Long planes that began at the same place of a page would share the sets of the first cache.
+int64_t plane_stride(int64_t columns, int64_t inputs) {
+  const int64_t bytes = plane_bytes(columns, inputs);
+  return bytes < 32768 ? bytes : bytes + 5 * plane_line;
+}
 
 void pack_planes(const uint8_t* codes, int64_t row, int64_t columns, int64_t inputs, int bits, int offset, uint8_t* out, int64_t stride) {
   const int64_t blocks = rounded(inputs, plane_inputs) / plane_inputs;
