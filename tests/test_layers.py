@@ -18,6 +18,7 @@ task
 assign
 ptq
 model
+engine
 file
 convert | train
 runtime
