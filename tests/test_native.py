@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from networks import convnet
+from networks import coded, fixed_points
 
 import bitladder as bl
 from bitladder import errors, file, native
+from bitladder.ir.graph import Graph, Node, PerWidth, Value
 
 core = native.core
 needs_core = pytest.mark.skipif(core is None, reason=f"there is no native core: {native.why}")
@@ -94,9 +95,26 @@ def test_the_typed_face_is_the_module():
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """The bytes of a file: two convolutions and a classifier."""
+    """The bytes of a file: a convolution with bias per width and a convolution, nested weights, outputs in float."""
+    rng = np.random.default_rng(3)
+    attrs = {"pads": ((1, 1), (1, 1)), "strides": (1, 1)}
+    graph = Graph(
+        inputs=(Value("image", "float32", ("batch", 2, 6, 6)),),
+        outputs=("scores",),
+        nodes=(
+            Node("conv", ("image", "w1", "b1"), ("h1",), attrs, (0.0, None)),
+            Node("conv", ("h1", "w2"), ("scores",), attrs),
+        ),
+        constants={
+            "w1": coded("nested8", (4, 2, 3, 3), 1),
+            "b1": PerWidth("w1", {b: rng.normal(size=4).astype(np.float32) for b in (2, 4, 8)}),
+            "w2": coded("nested8:tree", (5, 4, 3, 3), 2),
+        },
+        encodings={"image": fixed_points(8, 5), "h1": fixed_points(8, 3)},
+        meta={},
+    )
     path = tmp_path_factory.mktemp("native") / "net.ladder"
-    file.save(convnet(third="int8"), path)
+    file.save(graph, path)
     return path.read_bytes()
 
 
@@ -109,14 +127,14 @@ def rung(data):
 def arrays(samples=1):
     """An input and room for its output."""
     x = np.random.default_rng(samples).normal(size=(samples, 2, 6, 6)).astype(np.float32)
-    return x, np.zeros((samples, 5), np.float32)
+    return x, np.zeros((samples, 5, 6, 6), np.float32)
 
 
 @needs_core
 def test_a_rung_describes_and_fills_its_outputs(rung):
     """prepare says shape and dtype; run writes into the caller's array; profile gives a row per step."""
     x, y = arrays(3)
-    assert rung.prepare([(3, 2, 6, 6)]) == [((3, 5), "float32")]
+    assert rung.prepare([(3, 2, 6, 6)]) == [((3, 5, 6, 6), "float32")]
     x.flags.writeable = False
     rung.run([x], [y])
     assert y.any()
@@ -130,7 +148,7 @@ def test_a_rung_describes_and_fills_its_outputs(rung):
 
 @needs_core
 def test_widths_are_chosen_for_all_or_one(data):
-    """Rungs share their network; an unknown weight and a width that is not there are one line each."""
+    """Rungs share their network; an unknown weight and a width that cannot be are one line each."""
     network = core.Network(data, 1, 1, "")
     x, y = arrays()
     seen = set()
@@ -139,7 +157,7 @@ def test_widths_are_chosen_for_all_or_one(data):
         seen.add(y.tobytes())
     assert len(seen) == 3
     assert network.weight_bytes > 0
-    for bad in ((99, {}), (-1, {}), (0, {"nobody": 4}), (0, {"w1": 77})):
+    for bad in ((-1, {}), (0, {"nobody": 4}), (0, {"w1": -77})):
         with pytest.raises(ValueError, match=r"^[^\n]+$"):
             network.at(*bad)
 
@@ -164,9 +182,13 @@ WRONG = {
     "too few inputs": (lambda x, y: ([], [y]), ValueError, "must have 1 inputs, got 0"),
     "too many inputs": (lambda x, y: ([x, x], [y]), ValueError, "must have 1 inputs, got 2"),
     "no output": (lambda x, y: ([x], []), ValueError, "must have 1 outputs, got 0"),
-    "a short output": (lambda x, y: ([x], [y[:, :4].copy()]), ValueError, r"must have shape \(1, 5\), got \(1, 4\)"),
-    "an output of gaps": (lambda x, y: ([x], [np.zeros((1, 10), "f4")[:, ::2]]), ValueError, "must be in C order"),
-    "an output of bytes": (lambda x, y: ([x], [bytes(20)]), ValueError, "output 0 must be an array .* written to"),
+    "a short output": (
+        lambda x, y: ([x], [y[:, :4].copy()]),
+        ValueError,
+        r"shape \(1, 5, 6, 6\), got \(1, 4, 6, 6\)",
+    ),
+    "an output of gaps": (lambda x, y: ([x], [np.zeros((1, 10, 6, 6), "f4")[:, ::2]]), ValueError, "must be in C order"),
+    "an output of bytes": (lambda x, y: ([x], [bytes(720)]), ValueError, "output 0 must be an array .* written to"),
     "another output dtype": (lambda x, y: ([x], [y.astype("i4")]), ValueError, "must be an array of float32, got int32"),
 }
 
@@ -278,7 +300,7 @@ def test_the_child_of_a_fork_runs(data):
 import os, sys, numpy as np
 from bitladder import native
 rung = native.core.Network(open(sys.argv[1], "rb").read(), 3, 1, "").at(0, {})
-x, y, z = np.ones((4, 2, 6, 6), "f4"), np.zeros((4, 5), "f4"), np.zeros((4, 5), "f4")
+x, y, z = np.ones((4, 2, 6, 6), "f4"), np.zeros((4, 5, 6, 6), "f4"), np.zeros((4, 5, 6, 6), "f4")
 rung.run([x], [y])
 child = os.fork()
 if not child:
