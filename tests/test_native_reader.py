@@ -164,11 +164,9 @@ def python_reads(data, bits):
 
 def dense():
     """Every format in one network that is never run, with enough codes for all alignments."""
-    texts = (
-        "int2 uint3 int5/tensor int7/3 int9 uint16 fixed2 ufixed1 fixed17 ufixed8 fixed24 q2.5 uq0.4 ternary ternary/tensor "
-        "nested1:tree nested3:tree/tensor nested2:sign nested8:sign"
-    ).split()
-    constants = {t: coded(t, (3, 11), i) for i, t in enumerate(texts)}
+    texts = """int2 uint3 int5/tensor int7/3 int9 uint16 fixed2 ufixed1 fixed17 ufixed8 fixed24 q2.5 uq0.4 ternary
+        ternary/tensor nested1:tree nested3:tree/tensor nested2:sign nested8:sign"""
+    constants = {t: coded(t, (3, 11), i) for i, t in enumerate(texts.split())}
     constants["versions"] = PerWidth("nested8:sign", {b: np.arange(b, b + 3) for b in (2, 3, 8)})
     node = Node("concat", tuple(constants), ("all",), {"axis": -1, "odd \"'\\\n\u20ac\U0001f600": "\ud800"}, (-0.0, 3))
     meta = {"min_bits": {"nested8:sign": 4, "nobody": 3}, "default_bits": {"nested8:sign": 5}, "real": [1e-320, -1.5e300]}
@@ -211,11 +209,9 @@ ODDITIES = json.loads(
     {"float": "nan"}, {"float": 1}, {"float": "1"}, [0], [1, 0], [0, 0], [0, 1], ["w1"], [""], [null, null],
     [0, {"float": "inf"}], {"a": {}}, {"w1": 3}, {"w1": 65}, {"x": {"float": "nan"}}]"""
 )
-TOKENS = (
-    rb"""{ } [ ] , : " \ \u00e9 \ud83d \ude00 \x 0 - . e E+ 1e400 1e-400 -0 null NaN true 9223372036854775808
-    -9223372036854775808 "a":1,""".split()
-    + [b" ", b"\n", b"\x00", b"\xff"]
-)
+TOKENS = rb"""{ } [ ] , : " \ \u00e9 \ud83d \ude00 \x 0 - . e E+ 1e400 1e-400 -0 null NaN true 9223372036854775808
+    -9223372036854775808 "a":1,"""
+TOKENS = [b" ", b"\n", b"\x00", b"\xff", *TOKENS.split()]
 
 
 def at_place(header, keys):
