@@ -24,11 +24,12 @@ def system(root, files):
 
 
 CACHE = "sys/devices/system/cpu/cpu0/cache"
+KINDS = (("1", "Data", "48K"), ("1", "Instruction", "32K"), ("2", "Unified", "1024K"), ("3", "Unified", "32M"))
 CACHES = {
     f"{CACHE}/index{i}/{what}": text
-    for i, kind in enumerate([("1", "Data", "48K"), ("1", "Instruction", "32K"), ("2", "Unified", "1024K"), ("3", "Unified", "32M")])
+    for i, kind in enumerate(KINDS)
     for what, text in zip(("level", "type", "size"), kind, strict=True)
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", ["device", "device.machine", "device.times"])

@@ -69,9 +69,10 @@ def chosen(table, **demands):
     try:
         return dial.choose(table, **demands)
     except ValueError as error:
-        assert str(error).startswith("choose: ")
-        assert "\n" not in str(error)
-        return None
+        said = str(error)
+    assert said.startswith("choose: ")
+    assert "\n" not in said
+    return None
 
 
 DEMANDS = {
@@ -125,9 +126,7 @@ def test_what_is_chosen_is_what_was_required(table, others):
         assert all(r.accuracy < others["accuracy"] for r in table if r.bits < bits)
 
 
-TABLE = dial.Rungs(
-    tuple(dial.Rung(b, a, ms, n) for b, a, ms, n in ((2, 0.86, 1.0, 250), (4, 0.89, 1.5, 500), (8, 0.88, 2.0, 1000)))
-)
+TABLE = dial.Rungs((dial.Rung(2, 0.86, 1.0, 250), dial.Rung(4, 0.89, 1.5, 500), dial.Rung(8, 0.88, 2.0, 1000)))
 
 
 def test_choices_by_each_demand():
@@ -204,7 +203,7 @@ def test_rungs_of_another_terminal():
 )
 def test_a_table_that_is_none_is_refused(said):
     """Meta of a file is anybody's: one line."""
-    with pytest.raises(ValueError, match="^rungs: "):
+    with pytest.raises(ValueError, match=r"^rungs: "):
         dial.Rungs.of_json(said)
 
 
@@ -226,8 +225,9 @@ def layers(found, **demands):
     try:
         return dial.choose_layers(costs, losses, **demands)
     except ValueError as error:
-        assert str(error).startswith("choose_layers: ")
-        return None
+        said = str(error)
+    assert said.startswith("choose_layers: ")
+    return None
 
 
 @settings(max_examples=150, deadline=None)
