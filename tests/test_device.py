@@ -2,7 +2,6 @@
 
 import doctest
 import importlib
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from networks import convnet
 
 import bitladder as bl
-from bitladder import device
+from bitladder import device, native
 
 X = np.random.default_rng(0).normal(size=(2, 2, 6, 6)).astype(np.float32)
 
@@ -87,11 +86,9 @@ def test_control_groups_limit_cores_and_memory(files, cores, memory, tmp_path, m
 
 def test_instruction_sets_come_from_the_core(monkeypatch):
     """Those of the compiled core, best first; none without it."""
-    monkeypatch.setitem(sys.modules, "bitladder.native", SimpleNamespace(core=object(), isas=lambda: ["avx2", "scalar"]))
+    monkeypatch.setattr(native, "core", SimpleNamespace(isas=lambda: ["avx2", "scalar"]))
     assert device.terminal().isas == ("avx2", "scalar")
-    monkeypatch.setitem(sys.modules, "bitladder.native", SimpleNamespace(core=None, isas=lambda: ["avx2"]))
-    assert device.terminal().isas == ()
-    monkeypatch.setitem(sys.modules, "bitladder.native", None)
+    monkeypatch.setattr(native, "core", None)
     assert device.terminal().isas == ()
 
 

@@ -5,13 +5,13 @@ Linux tells all of it. Elsewhere caches are unknown (an empty tuple) and can be 
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from bitladder import native
 from bitladder.model import Model, constant_bytes
 
 SCALE = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}  # how sysfs writes the size of a cache
@@ -57,7 +57,7 @@ class Terminal:
 def terminal(root: Path = Path("/"), **known: Any) -> Terminal:
     """This machine, as far as this process may use it; what is given by name is taken as given, such as `caches`."""
     cores = max(1, min([usable_cores(), *([] if (allowed := quota(root)) is None else [int(allowed)])]))
-    return replace(Terminal(cores, caches(root), isas(), memory(root)), **known)
+    return replace(Terminal(cores, caches(root), tuple(native.isas()), memory(root)), **known)
 
 
 def weight_bytes(model: Model) -> int:
@@ -82,15 +82,6 @@ def quota(root: Path) -> float | None:
         if len(words) == 2 and all(word.isdecimal() for word in words) and int(words[1]):
             shares.append(int(words[0]) / int(words[1]))
     return min(shares, default=None)
-
-
-def isas() -> tuple[str, ...]:
-    """The instruction sets of the compiled core on this machine, best first; none without it."""
-    try:
-        native = importlib.import_module("bitladder.native")
-    except ImportError:
-        return ()
-    return tuple(native.isas()) if getattr(native, "core", None) is not None else ()
 
 
 # ----------------------------------------------------------------------------------------------------------- memory
