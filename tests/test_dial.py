@@ -392,7 +392,7 @@ def test_fitting_a_model(model):
     assert climb.cost <= 5
     wide = model.at(8)(X).argmax(1)
     assert (climb.outputs["scores"].argmax(1) == wide).mean() >= (model.at(4)(X).argmax(1) == wide).mean()
-    assert dial.fit(model, X, WIDTHS, 5, labels=wide, outputs=lambda m: m).rule == found.rule
+    assert dial.fit(model, X, WIDTHS, 5, labels=wide).rule == found.rule
     assert dial.Rule.of_json(found.rule.json()) == found.rule
     everything = dial.Rule(WIDTHS, (0.5, inf), "mean", (1, 2, 3))
     assert dial.Rule.of_json(everything.json()) == everything
@@ -410,6 +410,7 @@ def test_fitting_a_model(model):
         (lambda m: dial.Escalation(m, (2, 9), (0.1,)), "width 9 must be one the model can run at"),
         (lambda m: dial.fit(m, X, (2, 9), 4), "width 9 must be one the model can run at"),
         (lambda m: dial.fit(m, X, (2, 4), 1), "cost must be at least 2"),
+        (lambda m: dial.fit(m, X, (2, 4), 4, labels=[1, 2]), "labels must be one for each of 23 samples, got shape (2,)"),
         (lambda m: dial.Rule.of_json({}), "must be an object that Rule.json gave"),
         (lambda m: dial.margin(np.zeros((3, 1))), "a margin needs scores of shape"),
         (lambda m: dial.Escalation(m, (2, 4), (1,))(np.float32(1)), "the same number of samples, at least one"),

@@ -7,7 +7,7 @@ pass is a run of its own, so a sample that goes from 2 to 4 bits costs 6.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from bitladder.dial.climb import Climb, Rule, margin
 from bitladder.dial.samples import Batch
 from bitladder.model import Model
 
-MOST = 3  # widths of a rule that is searched for; every pass is paid for, and a fourth has never earned its cost
+MOST = 3  # widths of a rule that is searched for; every further pass is paid for in full
 PARTS = 20  # in how many parts the samples that reach a width are cut when thresholds are tried
 
 
@@ -73,12 +73,11 @@ def fit(
     combine: str = "last",
     weights: Mapping[int, float] | None = None,
     batch: int = 256,
-    outputs: Callable[[Model], Callable[..., Any]] | None = None,
 ) -> Escalation:
     """The escalation over some of `widths` that is right most often on the samples `x`, at a mean cost of at most `cost`.
 
     x: an array, a tuple of arrays or a dict by name. labels: (samples,) integers; without them right is what the widest
-    width says. outputs: what runs a model instead of itself, such as an evaluator on torch. `fit_rule` does the choosing.
+    width says. batch: samples that run at once. `fit_rule` does the choosing, and takes scores from wherever they come.
     """
     check_widths(model, widths)
     whole = Batch(x if isinstance(x, tuple) else (x,))
@@ -86,20 +85,10 @@ def fit(
 
     def scores(bits: int) -> np.ndarray:
         at = model.at(bits)
-        made = [first(part, at, outputs(at) if outputs else at) for part in parts]
-        return np.concatenate(made)
+        return np.concatenate([next(iter(part.run(at).values())) for part in parts])
 
     rule = fit_rule({bits: scores(bits) for bits in sorted(widths)}, cost, labels=labels, combine=combine, weights=weights)
     return Escalation(model, rule.widths, rule.thresholds, rule.combine, rule.weights)
-
-
-def first(batch: Batch, model: Model, run: Callable[..., Any]) -> np.ndarray:
-    """The first output for a batch."""
-    made = run(*batch.given)
-    if isinstance(made, Mapping):
-        made = made[model.graph.outputs[0]]
-    made = made[0] if isinstance(made, tuple) else made
-    return np.asarray(made.detach().cpu() if hasattr(made, "detach") else made)
 
 
 def fit_rule(
@@ -117,6 +106,9 @@ def fit_rule(
     """
     widths = sorted(scores)
     truth = scores[widths[-1]].argmax(1) if labels is None else np.asarray(labels)
+    samples = len(scores[widths[0]])
+    if truth.shape != (samples,):
+        raise ValueError(f"escalation: labels must be one for each of {samples} samples, got shape {truth.shape}")
     if cost < widths[0]:
         raise ValueError(f"escalation: cost must be at least {widths[0]}, the narrowest width, got {cost:g}")
     best: tuple[float, float, Rule] | None = None
