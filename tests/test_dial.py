@@ -289,6 +289,14 @@ def test_thresholds_of_zero_are_the_narrowest_width(model, combine):
     assert (climb.counts, climb.cost) == ({2: 23}, 2.0)
 
 
+def test_a_margin_at_the_threshold_stops():
+    """Below it goes on, the threshold itself does not: at 0 not even a tie goes on, and certainty does below infinity."""
+    scores = {2: np.array([[1.0, 1.0], [900.0, 0.0]]), 4: np.array([[1.0, 0.0], [900.0, 0.0]])}
+    assert dial.Rule((2, 4), (0,)).replay(scores).costs.tolist() == [2, 2]
+    assert dial.Rule((2, 4), (1,)).replay(scores).costs.tolist() == [6, 2]
+    assert dial.Rule((2, 4), (inf,)).replay(scores).costs.tolist() == [6, 6]
+
+
 def test_thresholds_of_infinity_are_the_widest_width(model):
     """Everybody goes on to the end, and every pass is paid for."""
     climb = dial.Escalation(model, WIDTHS, (inf, inf)).run(X)
