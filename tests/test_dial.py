@@ -253,7 +253,7 @@ def test_layers_take_what_saves_most():
     assert dial.choose_layers(costs, losses, max_loss=0) == {"a": 8, "b": 8}
     assert dial.choose_layers(costs, losses, budget=100, max_loss=5) == {"a": 8, "b": 2}
     for demands, words in (
-        ({"budget": 5}, "budget must be at least 11, the narrowest widths, got 5"),
+        ({"budget": 5}, "budget must be at least 11, the cheapest widths, got 5"),
         ({"max_loss": -1}, "max_loss must be at least 0, the least there is, got -1; allow more"),
         ({"budget": 12, "max_loss": 2}, "max_loss must be at least 6, the least within a budget of 12, got 2; allow more"),
         ({}, "give a budget, a max_loss, or both"),
@@ -261,8 +261,18 @@ def test_layers_take_what_saves_most():
         with pytest.raises(ValueError) as caught:
             dial.choose_layers(costs, losses, **demands)
         assert str(caught.value) == f"choose_layers: {words}"
+    with pytest.raises(ValueError, match="losses of weight 'a' must be finite"):
+        dial.choose_layers({"a": {2: 1}}, {"a": {2: float("nan")}}, budget=100)
     with pytest.raises(ValueError, match="weight 'b' must have costs and losses at the same widths"):
         dial.choose_layers(costs, {"a": losses["a"]}, budget=100)
+
+
+def test_a_step_that_is_too_dear_ends_the_climb():
+    """Cheaper steps behind it are not taken, or a larger budget would take them back."""
+    costs, losses = {"a": {2: 0, 8: 10}, "b": {2: 0, 8: 3}}, {"a": {2: 100, 8: 0}, "b": {2: 1, 8: 0}}
+    assert dial.choose_layers(costs, losses, budget=5) == {"a": 2, "b": 2}
+    assert dial.choose_layers(costs, losses, budget=10) == {"a": 8, "b": 2}
+    assert dial.choose_layers({"a": {2: 9, 4: 3, 8: 3}}, {"a": {2: 5, 4: 2, 8: 4}}, budget=3) == {"a": 4}
 
 
 def test_layers_of_a_network(model):

@@ -45,7 +45,7 @@ def choose_layers(
     ladders = {name: hull(name, costs[name], losses.get(name, {})) for name in costs}
     at = {name: ladder[0] for name, ladder in ladders.items()}
     if budget is not None and spent(at) > budget:
-        raise ValueError(f"choose_layers: budget must be at least {spent(at):g}, the narrowest widths, got {budget:g}")
+        raise ValueError(f"choose_layers: budget must be at least {spent(at):g}, the cheapest widths, got {budget:g}")
     for name, option in steps(ladders):
         if max_loss is not None and lost(at) <= max_loss:
             break
@@ -74,14 +74,14 @@ def steps(ladders: Mapping[str, Sequence[Option]]) -> list[tuple[str, Option]]:
 
 
 def saving(a: Option, b: Option) -> float:
-    """The loss that a unit of cost saves from a to b; what costs nothing comes first."""
-    return (a.loss - b.loss) / (b.cost - a.cost) if b.cost > a.cost else math.inf
+    """The loss that a unit of cost saves from a to b, which costs more."""
+    return (a.loss - b.loss) / (b.cost - a.cost)
 
 
 def hull(weight: str, costs: ByWidth, losses: ByWidth) -> list[Option]:
     """The widths worth having: costs rise, losses fall, and each step saves less for its cost.
 
-    A width counts as no cheaper than the narrower ones.
+    A width is left out if a wider one costs no more and loses less, or a narrower one loses no more.
 
     >>> [option.bits for option in hull("w", {2: 1, 3: 2, 4: 3, 8: 5}, {2: 10, 3: 9, 4: 2, 8: 3})]
     [2, 4]
@@ -91,13 +91,15 @@ def hull(weight: str, costs: ByWidth, losses: ByWidth) -> list[Option]:
             f"choose_layers: weight {weight!r} must have costs and losses at the same widths, "
             f"got {sorted(costs)} and {sorted(losses)}"
         )
+    if not all(map(math.isfinite, [*costs.values(), *losses.values()])):
+        raise ValueError(f"choose_layers: costs and losses of weight {weight!r} must be finite; measure them again")
     kept: list[Option] = []
-    dearest = -math.inf
     for bits in sorted(costs):
-        dearest = max(dearest, costs[bits])
-        here = Option(bits, dearest, losses[bits])
+        here = Option(bits, costs[bits], losses[bits])
         if kept and here.loss >= kept[-1].loss:
             continue
+        while kept and here.cost <= kept[-1].cost:
+            kept.pop()
         while len(kept) > 1 and saving(kept[-2], kept[-1]) <= saving(kept[-1], here):
             kept.pop()
         kept.append(here)
