@@ -29,13 +29,6 @@ struct Piece {
   int64_t sums = 0;        // where its row sums begin in the scratch, in entries
   int panels() const { return (part->columns + panel_columns - 1) / panel_columns; }
   int blocks() const { return static_cast<int>((rows + block - 1) / block); }
-  const int8_t* panel(const uint8_t* bytes, int panel) const {
-    return reinterpret_cast<const int8_t*>(bytes + part->data + int64_t{256} * part->quads * panel);
-  }
-  int64_t panel_bytes(int panel) const {
-    const int width = std::min(panel_columns, part->columns - panel * panel_columns);
-    return int64_t{4} * part->quads * ((width + 15) / 16 * 16);
-  }
 };
 
 // All of a layer in this program.
@@ -162,7 +155,7 @@ void run_piece(const Plan& plan, const Piece& piece, const Frame& f) {
       c.panel = task % panels;
       c.row = task / panels * piece.block;
       c.row_end = std::min(c.row + piece.block, piece.rows);
-      c.w = piece.panel(plan.layer->bytes->data(), c.panel);
+      c.w = reinterpret_cast<const int8_t*>(plan.layer->bytes->data() + panel_start(*piece.part, c.panel));
       f.kernels->dense.run(dense, c);
     });
     return;
@@ -171,8 +164,7 @@ void run_piece(const Plan& plan, const Piece& piece, const Frame& f) {
   f.pool->run(workers, [&](int worker) {
     int8_t* w = f.at<int8_t>(plan.scratch) + worker * plan.scratch_each;
     for (int panel = worker; panel < panels; panel += workers) {
-      decode_panel(*plan.layer, level, piece.panel(plan.layer->bytes ? plan.layer->bytes->data() : nullptr, panel), panel,
-                   piece.panel_bytes(panel), *f.kernels, w);
+      decode_panel(*plan.layer, *piece.part, panel, level, *f.kernels, w);
       DenseCall c = call;
       c.w = w;
       c.panel = panel;
@@ -346,7 +338,7 @@ bool lower_sums(Lowering& lower, const Node& node, const Layer& layer, int numbe
     cut(piece, part.stride_x * shapes.image.channels, lower.options().threads);
     piece.sums = sums;
     sums += piece.rows;
-    plan->scratch_each = std::max(plan->scratch_each, (piece.panel_bytes(0) + 127) / 64 * 64);
+    plan->scratch_each = std::max(plan->scratch_each, (panel_bytes(part, 0) + 127) / 64 * 64);
     plan->pieces.push_back(std::move(piece));
   }
   Step step{node.name(), kernel_name(layer, residual.add != nullptr), {x}, {plan->y}, nullptr};

@@ -484,7 +484,7 @@ std::array<int, 4> ring_of(const Layer& l) {
       for (const Part& p : l.parts)
         for (const Stretch& s : p.stretches) before = std::max(before, -(a == 0 ? p.base_y + s.dy : p.base_x + s.dx));
       out[2 * a] = before;
-      out[2 * a + 1] = std::max(0, floor_div(reach - 1 + l.output_padding[a] - l.pads[2 * a], l.strides[a]) + 1);
+      out[2 * a + 1] = std::max(0, floor_div(reach - 1 + l.output_padding[a] - l.pads[2 * a + 1], l.strides[a]));
     } else if (l.same != Layer::given) {
       out[2 * a] = out[2 * a + 1] = reach - 1;
     } else {
@@ -655,8 +655,26 @@ Problem pack_layer(const Graph& graph, Layer& l, bool) {
   return {};
 }
 
-void decode_panel(const Layer&, const Level& level, const int8_t* packed, int, int64_t bytes, const Kernels&, int8_t* out) {
-  for (int64_t i = 0; i < bytes; ++i) out[i] = static_cast<int8_t>(level.table[static_cast<uint8_t>(packed[i])]);
+int64_t panel_start(const Part& p, int panel) { return p.data + int64_t{panel_columns} * 4 * p.quads * panel; }
+
+int64_t panel_bytes(const Part& p, int panel) {
+  const int width = std::min(panel_columns, p.columns - panel * panel_columns);
+  return int64_t{4} * p.quads * ((width + 15) / 16 * 16);
+}
+
+void decode_panel(const Layer& l, const Part& p, int panel, const Level& level, const Kernels&, int8_t* out) {
+  if (p.quads == 0) return;
+  const int64_t bytes = panel_bytes(p, panel);
+  const uint8_t* packed = l.bytes->data() + panel_start(p, panel);
+  for (int64_t i = 0; i < bytes; ++i) out[i] = static_cast<int8_t>(level.table[packed[i]]);
+  const int64_t line = bytes / p.quads;  // code 0 stands for a level too, so what fills up quads is cleared
+  int64_t quad = 0;
+  for (const Stretch& s : p.stretches) {
+    const int64_t count = static_cast<int64_t>(s.pixels) * p.in_channels;
+    quad += (count + 3) / 4;
+    for (int64_t at = 0; count % 4 != 0 && at < line; at += 4)
+      for (int64_t j = count % 4; j < 4; ++j) out[(quad - 1) * line + at + j] = 0;
+  }
 }
 
 int64_t packed_bytes(const Layer& l) {

@@ -87,9 +87,11 @@ Problem pack_layer(const Graph& graph, Layer& layer, bool as_planes);
 // The tables of a layer at a width.
 Level level_of(const Layer& layer, int bits);
 
-// One panel of a layer as the dense kernel reads it, decoded into `out` at a level: through the level's table, or from planes.
-void decode_panel(const Layer& layer, const Level& level, const int8_t* packed, int panel, int64_t bytes, const Kernels& kernels,
-                  int8_t* out);
+// Panel `panel` of a part as the dense kernel reads it, decoded into `out` at a level: through the level's table.
+void decode_panel(const Layer& layer, const Part& part, int panel, const Level& level, const Kernels& kernels, int8_t* out);
+// Where a panel of a part begins among the layer's bytes, and its length.
+int64_t panel_start(const Part& part, int panel);
+int64_t panel_bytes(const Part& part, int panel);
 int64_t packed_bytes(const Layer& layer);  // of its weights with everything that all widths share
 
 bool is_weighted(const Node& node);

@@ -20,6 +20,7 @@ ptq
 dial
 device
 model
+engine
 file
 convert | train
 runtime

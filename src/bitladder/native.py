@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 
+__all__ = ["core", "isa", "isas", "why"]
+
 # Why there is no core, or nothing where there is one. `core` is the extension module or None.
 why = "BITLADDER_NATIVE=0 is set" if os.environ.get("BITLADDER_NATIVE") == "0" else ""
 if not why:
