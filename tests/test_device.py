@@ -108,14 +108,35 @@ def test_weights_fit_a_cache_or_none():
 def test_times_are_taken_in_turns_and_kept(tmp_path):
     """Each width once a round; the table comes back from its file as it was."""
     model = bl.Model(convnet())
-    times = device.measure(
-        model, [2, 8], X, repeats=3, profile=lambda m, x: {"conv1": float(m.graph.constants["w1"].format.bits)}
-    )
+    times = device.measure(model, [2, 8], X, repeats=3)
     assert sorted(times.widths) == [2, 8]
     assert all(0 < t.low <= t.milliseconds <= t.high for t in times.widths.values())
-    assert times.layers == {"conv1": {2: 2.0, 8: 8.0}}
     times.save(tmp_path / "times.json")
     assert device.Times.load(tmp_path / "times.json") == times
+
+
+def test_times_of_layers_are_medians_by_weight(monkeypatch, tmp_path):
+    """Of the steps that the engine says, those that are a layer; by the name of the weight and the width."""
+    model, rounds = bl.Model(convnet()), []
+
+    def said(engine, feeds, bits):
+        rounds.append(bits)
+        steps = {"h1": bits + 10.0 * len(rounds), "h3": 1.0, "h2, h3": 2.0, "scores": 0.5}
+        return [SimpleNamespace(node=name, milliseconds=ms) for name, ms in steps.items()]
+
+    monkeypatch.setattr(type(model.engine), "profile", said)
+    times = device.measure(model, [2], X, repeats=3, layers=True)
+    assert times.layers == {"w1": {2: 22.0}, "w3": {2: 0.5}}
+    times.save(tmp_path / "times.json")
+    assert device.Times.load(tmp_path / "times.json") == times
+
+
+def test_times_of_layers_as_this_machine_has_them():
+    """Weights of the network and nothing else, at every width."""
+    model = bl.Model(convnet())
+    times = device.measure(model, [2, 8], X, repeats=2, layers=True)
+    assert set(times.layers) <= set(model.plan)
+    assert all(set(each) == {2, 8} and min(each.values()) > 0 for each in times.layers.values())
 
 
 def test_times_take_what_a_model_takes():

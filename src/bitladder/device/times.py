@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,7 @@ import numpy as np
 
 from bitladder import disk
 from bitladder.device.machine import Terminal, terminal
-from bitladder.model import Model
-
-Profile = Callable[[Model, Any], Mapping[str, float]]  # milliseconds by layer of one call
+from bitladder.model import Model, by_name, checked
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Time:
 
 @dataclass(frozen=True)
 class Times:
-    """What `measure` found: a time for each width, where and, if a profile was at hand, milliseconds of layers by width."""
+    """What `measure` found: a time for each width, where, and milliseconds of layers by the names of their weights."""
 
     widths: Mapping[int, Time]
     where: Terminal = field(default_factory=Terminal)
@@ -75,34 +73,42 @@ class Times:
 
 
 def measure(
-    model: Model, widths: Sequence[int], example: Any, *, repeats: int = 30, seed: int = 0, profile: Profile | None = None
+    model: Model, widths: Sequence[int], example: Any, *, repeats: int = 30, seed: int = 0, layers: bool = False
 ) -> Times:
     """Milliseconds of a call with `example` at each width: an array, a tuple of them, or a dict by input name.
 
-    profile: milliseconds by layer of one call of a model, where the runtime can say them; the median of three is kept.
+    layers: profile each layer too, and keep the median; layers that run on the reference together with others are left out.
     """
     if repeats < 1 or not widths:
         raise ValueError(f"measure: needs a width and repeats from 1 up, got widths {list(widths)} and repeats {repeats}")
     models = {bits: model.at(bits) for bits in widths}
     arrays = example if isinstance(example, tuple) else (example,)
     spent: dict[int, list[float]] = {bits: [] for bits in models}
+    profiles: dict[int, list[dict[str, float]]] = {bits: [] for bits in models}
     for each in models.values():
         each(*arrays)  # the first call prepares
     order = np.random.default_rng(seed)
     for _ in range(repeats):
-        for bits in order.permutation(list(models)):
+        for bits in map(int, order.permutation(list(models))):
             began = time.perf_counter()
-            models[int(bits)](*arrays)
-            spent[int(bits)].append(time.perf_counter() - began)
-    layers = {} if profile is None else profiled(models, example, profile)
-    return Times({bits: Time.of(seconds) for bits, seconds in spent.items()}, terminal(), layers)
+            models[bits](*arrays)
+            spent[bits].append(time.perf_counter() - began)
+            if layers:
+                profiles[bits].append(profile(models[bits], arrays))
+    return Times({bits: Time.of(seconds) for bits, seconds in spent.items()}, terminal(), medians(profiles))
 
 
-def profiled(models: Mapping[int, Model], example: Any, profile: Profile, repeats: int = 3) -> dict[str, dict[int, float]]:
-    """Median milliseconds of every layer at every width."""
+def profile(model: Model, arrays: tuple[Any, ...]) -> dict[str, float]:
+    """Milliseconds of one call by the names of the weights, of those whose layer is a step of its own."""
+    feeds = checked(model.whole.inputs, by_name(model.whole.inputs, arrays))
+    weights = {node.name: weight for weight, node in model.whole.weights()}
+    return {weights[s.node]: s.milliseconds for s in model.engine.profile(feeds, model.bits) if s.node in weights}
+
+
+def medians(profiles: Mapping[int, Sequence[Mapping[str, float]]]) -> dict[str, dict[int, float]]:
+    """The median of every layer that is in all profiles of a width, by width."""
     found: dict[str, dict[int, float]] = {}
-    for bits, model in models.items():
-        rounds = [profile(model, example) for _ in range(repeats)]
-        for name in rounds[0]:
-            found.setdefault(name, {})[bits] = float(np.median([each[name] for each in rounds]))
+    for bits, rounds in profiles.items():
+        for name in rounds[0] if rounds else ():
+            found.setdefault(name, {})[bits] = round(float(np.median([each[name] for each in rounds])), 6)
     return found

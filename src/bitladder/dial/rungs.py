@@ -86,8 +86,7 @@ class Rungs:
 
     def kept(self, model: Model) -> Model:
         """The same network with the table in its meta, where `save` writes it."""
-        graphs = {name: getattr(model, name) for name in ("graph", "stored")}
-        return replace(model, **{n: g and g.with_(meta={**g.meta, META: self.json()}) for n, g in graphs.items()})
+        return replace(model, whole=model.whole.with_(meta={**model.whole.meta, META: self.json()}))
 
 
 def rung(bits: Any, **known: Any) -> Rung:
