@@ -4,11 +4,13 @@
 #include <immintrin.h>
 #include <stdint.h>
 
+#define BL_PAIRS  // has the words of pairs
+
 namespace bl::avx512 {
 
 constexpr int lanes = 16;
 constexpr int group = 4;
-constexpr int tile_rows[group + 1] = {0, 16, 12, 8, 6};
+constexpr int tile_rows[group + 1] = {0, 12, 12, 8, 6};
 constexpr int dot_offset = 0;
 
 using I32 = __m512i;
@@ -65,6 +67,18 @@ static inline Quad splat_quad(const uint8_t* p) {
   int32_t quad;
   __builtin_memcpy(&quad, p, 4);
   return _mm512_set1_epi32(quad);
+}
+// Two quads over all columns, and the weights that they meet: those of columns 0, 1, 4, 5, ... and those of 2, 3, 6, 7, ...
+static inline Quad splat_pair(const uint8_t* p) {
+  int64_t pair;
+  __builtin_memcpy(&pair, p, 8);
+  return _mm512_set1_epi64(pair);
+}
+static inline Weights pair_low(Weights first, Weights second) { return _mm512_unpacklo_epi32(first, second); }
+static inline Weights pair_high(Weights first, Weights second) { return _mm512_unpackhi_epi32(first, second); }
+static inline I32 join_pairs(I32 low, I32 high) {
+  const __m512 a = _mm512_castsi512_ps(low), b = _mm512_castsi512_ps(high);
+  return add(_mm512_castps_si512(_mm512_shuffle_ps(a, b, 0x88)), _mm512_castps_si512(_mm512_shuffle_ps(a, b, 0xdd)));
 }
 static inline I32 dot(I32 acc, Quad x, Weights w) { return _mm512_dpbusd_epi32(acc, x, w); }
 
