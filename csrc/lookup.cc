@@ -109,4 +109,14 @@ bool lookup_table(const Node& node, const Coding& in, const Coding& out, uint8_t
   return true;
 }
 
+const Node* fused_table(const Lowering& lower, const Node& from, const Coding& coding, std::shared_ptr<uint8_t[]>& table) {
+  const Node* node = lower.only_reader(from.name());
+  Coding out;
+  if (node == nullptr || !lower.coding(*node, 0, out)) return nullptr;
+  std::shared_ptr<uint8_t[]> made(new uint8_t[256]);
+  if (!lookup_table(*node, coding, out, made.get())) return nullptr;
+  table = std::move(made);
+  return node;
+}
+
 }  // namespace bl

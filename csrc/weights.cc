@@ -432,7 +432,9 @@ bool layer_of(const Graph& graph, const Node& node, Layer& l, std::string& why) 
   }
   const int in_group = static_cast<int>(transposed ? w[0] / l.groups : w[1]);
   l.inputs = l.flat ? w[1] : static_cast<int64_t>(in_group) * l.kernel[0] * l.kernel[1];
-  if (l.kind == Layer::sums && !transposed && l.groups > 1 && in_group == 1 && w[0] == l.groups) l.kind = Layer::depthwise;
+  if (l.kind == Layer::sums && !transposed && l.groups > 1 && in_group == 1 && w[0] == l.groups &&
+      l.kernel[0] * l.kernel[1] <= most_taps)
+    l.kind = Layer::depthwise;
   if (l.flat) {
     Part p;
     p.in_channels = static_cast<int>(w[1]);
@@ -640,10 +642,21 @@ Problem pack_layer(const Graph& graph, Layer& l, bool) {
   const int widths = l.scheme == Layer::plain ? 1 : l.bits;
   l.weight_sums.assign(static_cast<size_t>(widths), std::vector<int32_t>(static_cast<size_t>(l.tables), 0));
   const Part& last = l.parts.back();
-  auto block = std::make_shared<Block>(last.data + static_cast<int64_t>((last.columns + 15) / 16 * 16) * last.quads * 4);
+  const bool depthwise = l.kind == Layer::depthwise;
+  const int64_t places = static_cast<int64_t>(l.kernel[0]) * l.kernel[1];
+  auto block = std::make_shared<Block>(depthwise ? places * l.tables
+                                                 : last.data + static_cast<int64_t>((last.columns + 15) / 16 * 16) * last.quads * 4);
   if (!block->there()) return no_memory(l);
+  for (int64_t at = 0; depthwise && at < l.columns * places; ++at) {  // as window.h says: [kernel position][output]
+    const int64_t o = at / places;
+    const uint8_t byte = stored(l, f, w.code(at), l.scheme == Layer::plain ? integers.values[static_cast<size_t>(at)] : 0);
+    block->data()[at % places * l.tables + o] = byte;
+    for (int b = l.scheme == Layer::plain ? widths : l.least; b <= widths; ++b)
+      l.weight_sums[static_cast<size_t>(b - 1)][static_cast<size_t>(o)] += multiplies(l, byte, b);
+  }
   for (const Part& p : l.parts) {
     uint8_t* out = block->data() + p.data;
+    if (depthwise) break;
     each_weight(l, p, w.shape, 4, [&](int o, int64_t input, int64_t at) {
       const uint8_t byte = stored(l, f, w.code(at), l.scheme == Layer::plain ? integers.values[static_cast<size_t>(at)] : 0);
       out[panel_at(p, o, input, 4)] = byte;
