@@ -171,7 +171,7 @@ Problem read_header(const Container& file, int bits, Graph& out) {
   const bool newer = file.minor > kMinor;
   if (Problem p = checked(file.header, {kRootFields}, "the header", newer)) return p;
   out.meta = *file.header.find("meta");
-  if (!has_good_floats(out.meta)) return damaged("a float of meta", "inf, -inf or nan", "another");
+  if (!spell_out_floats(out.meta)) return damaged("a float of meta", "inf, -inf or nan", "another");
   Floors floors, defaults;
   if (Problem p = check_widths(out.meta, "min_bits", floors)) return p;
   if (Problem p = check_widths(out.meta, "default_bits", defaults)) return p;

@@ -22,6 +22,14 @@ namespace {
 constexpr int kDeepest = 32;
 constexpr size_t kLongestWhole = 20;  // digits and sign of -2^63
 
+struct Odd {
+  const char* word;
+  double value;
+};
+
+constexpr double kInf = std::numeric_limits<double>::infinity();
+constexpr Odd kOdd[] = {{"inf", kInf}, {"-inf", -kInf}, {"nan", std::numeric_limits<double>::quiet_NaN()}};
+
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
 void append_utf8(std::string& out, uint32_t c) {
@@ -134,9 +142,7 @@ class Parser {
       if (!value(entry, level + 1)) return false;
     } while (eat_after_space(','));
     if (!eat('}')) return fail("an object does not go on with , or }");
-    if (has_key_twice(entries)) return fail("it has a key twice");
-    odd_float(out);
-    return true;
+    return !has_key_twice(entries) || fail("it has a key twice");
   }
 
   static bool has_key_twice(const Tree::Map& entries) {
@@ -145,17 +151,6 @@ class Parser {
     for (const auto& entry : entries) keys.push_back(entry.first);
     std::sort(keys.begin(), keys.end());
     return std::adjacent_find(keys.begin(), keys.end()) != keys.end();
-  }
-
-  // {"float":"inf"} and its kin become numbers; anything else stays what it is.
-  static void odd_float(Tree& out) {
-    const Tree::Map& entries = *out.map();
-    if (entries.size() != 1 || entries[0].first != "float" || !entries[0].second.text()) return;
-    const std::string word = *entries[0].second.text();
-    const double inf = std::numeric_limits<double>::infinity();
-    if (word == "inf") out.value = inf;
-    if (word == "-inf") out.value = -inf;
-    if (word == "nan") out.value = std::numeric_limits<double>::quiet_NaN();
   }
 
   bool text(std::string& out) {
@@ -241,7 +236,7 @@ class Parser {
   bool real(std::string_view spelt, Tree& out) {
     double x = 0;
     if (std::from_chars(spelt.data(), spelt.data() + spelt.size(), x).ec == std::errc::result_out_of_range) {
-      x = decimal_exponent(spelt) < 0 ? 0.0 : std::numeric_limits<double>::infinity();
+      x = decimal_exponent(spelt) < 0 ? 0.0 : kInf;
       if (spelt[0] == '-') x = -x;
     }
     if (std::isinf(x)) return fail("a number is larger than any float");
@@ -259,6 +254,20 @@ class Parser {
 bool parse_tree(std::string_view text, Tree& out, std::string& why) {
   out = Tree{};
   return Parser(text, why).document(out);
+}
+
+bool spell_out_floats(Tree& x) {
+  if (auto* items = std::get_if<Tree::List>(&x.value)) return std::all_of(items->begin(), items->end(), spell_out_floats);
+  auto* entries = std::get_if<Tree::Map>(&x.value);
+  if (!entries) return true;
+  if (entries->size() != 1 || entries->front().first != "float") {
+    return std::all_of(entries->begin(), entries->end(), [](auto& entry) { return spell_out_floats(entry.second); });
+  }
+  const std::string* word = entries->front().second.text();
+  const auto* found = word ? std::find_if(std::begin(kOdd), std::end(kOdd), [&](const Odd& o) { return *word == o.word; }) : std::end(kOdd);
+  if (found == std::end(kOdd)) return false;
+  x.value = found->value;
+  return true;
 }
 
 }  // namespace bl
