@@ -77,13 +77,13 @@ const Word words[] = {
 };
 #undef F
 
+}  // namespace
+
 uint8_t code_of(float y, const Coding& coding) {
   if (std::isnan(y)) return 0;
   const float code = std::nearbyint(y / coding.step()) + static_cast<float>(coding.zero);
   return static_cast<uint8_t>(std::clamp(code, 0.0f, static_cast<float>(coding.high)));
 }
-
-}  // namespace
 
 bool function_of(const Node& node, Function& out) {
   for (const Word& word : words) {

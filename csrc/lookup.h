@@ -18,6 +18,9 @@ struct Function {
 // False if `node` is no such operator.
 bool function_of(const Node& node, Function& out);
 
+// The code of a real where codes have one step; the lowest of what is no number.
+uint8_t code_of(float real, const Coding& coding);
+
 // The code that `node`, an operator of one input, makes of each stored code. False if it is no such operator, or if codes do
 // not have one step on both sides.
 bool lookup_table(const Node& node, const Coding& in, const Coding& out, uint8_t table[256]);

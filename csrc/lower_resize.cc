@@ -10,63 +10,13 @@
 #include "pool.h"
 #include "take.h"
 #include "target.h"
-#include "window.h"
+#include "resize.h"
 
 namespace bl {
 
 namespace {
 
 // ------------------------------------------------------------------------------------------------------------- moves
-
-// The axes of a value in rows, or those of an image in the order (batch, lines, pixels, channels), strides in bytes.
-struct Lay {
-  std::vector<size_t> axes;  // of the shape
-  std::vector<int64_t> strides;
-  int64_t first = 0;
-};
-
-Lay lay_of(const Value& v) {
-  const int64_t size = v.element();
-  const size_t rank = v.shape.size();
-  Lay out;
-  if (v.image) {
-    const Image i = image_of(v);
-    out.first = i.first * size;
-    if (rank == 4) return {{0, 2, 3, 1}, {i.image * size, i.line * size, i.channels * size, size}, out.first};
-    return {{0, 2, 1}, {i.image * size, i.channels * size, size}, out.first};
-  }
-  int64_t stride = size;
-  for (size_t a = rank; a-- > 0;) {
-    out.axes.insert(out.axes.begin(), a);
-    out.strides.insert(out.strides.begin(), stride);
-    stride *= v.shape[a];
-  }
-  return out;
-}
-
-// Inner axes that are read as they lie become part of the run.
-void merge(Take& t) {
-  while (t.axes.size() > 1) {
-    const TakeAxis& last = t.axes.back();
-    if (!last.from.empty() || last.x_stride != t.run || last.y_stride != t.run) return;
-    t.run *= last.count;
-    t.axes.pop_back();
-  }
-}
-
-void emit_take(Lowering& lower, const Node& node, const char* kernel, int x, int y, Take what, int64_t x_first, int64_t y_first) {
-  merge(what);
-  int64_t work = what.run;
-  for (const TakeAxis& a : what.axes) work *= a.count;
-  const int64_t count = what.axes[0].count;
-  const int tasks = tasks_for(lower, work, count);
-  const auto shared = std::make_shared<Take>(std::move(what));
-  lower.emit({node.name(), kernel, {x}, {y}, [=](const Frame& f) {
-                f.pool->run(tasks, [&](int task) {
-                  take(*shared, f.at<uint8_t>(x) + x_first, f.at<uint8_t>(y) + y_first, share_of(count, tasks, task), share_of(count, tasks, task + 1));
-                });
-              }});
-}
 
 // The bytes of an element that stands for the real `x`, which must be a code of the coding where there is one.
 bool element_of(const Value& v, float x, std::vector<uint8_t>& out) {
@@ -96,7 +46,7 @@ bool emit_axes(Lowering& lower, const Node& node, const char* kernel, int x, con
   if (v.codes && !v.coding.uniform() && shape[1] != v.shape[1]) return lower.refuse(node, "its channels have steps of their own");
   const Target to = target(lower, node, v, shape, v.image);
   if (to.number < 0) return false;
-  const Lay in = lay_of(v), out = lay_of(lower.value(to.number));
+  const Axes in = axes_of(v), out = axes_of(lower.value(to.number));
   for (size_t i = 0; i < in.axes.size(); ++i)
     what.axes.push_back({shape[in.axes[i]], in.strides[i], out.strides[i], from[in.axes[i]]});
   what.run = v.element();

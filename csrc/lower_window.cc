@@ -10,7 +10,7 @@
 #include "pool.h"
 #include "target.h"
 #include "weights.h"
-#include "window.h"
+#include "resize.h"
 
 namespace bl {
 
@@ -35,7 +35,7 @@ const int8_t* decoded(const DepthwisePlan& p, const Level& level, const Frame& f
   const uint8_t* packed = p.layer->bytes->data();
   if (p.scratch < 0) return reinterpret_cast<const int8_t*>(packed);
   uint8_t* out = f.at<uint8_t>(p.scratch);
-  f.kernels->pointwise.lookup(packed, out, p.layer->bytes->size(), level.table);
+  f.kernels->pointwise.lookup(packed, out, p.layer->bytes->size(), reinterpret_cast<const uint8_t*>(level.table));
   return reinterpret_cast<const int8_t*>(out);
 }
 
