@@ -464,8 +464,28 @@ bool is_weighted(const Node& node) {
   return (node.op == "conv" || node.op == "conv_transpose" || node.op == "linear") && node.inputs.size() >= 2;
 }
 
+std::vector<size_t> read_slots(const Node& node) {
+  if (node.op == "embedding") return {0};
+  return node.op == "lstm" || node.op == "gru" || node.op == "rnn" ? std::vector<size_t>{1, 2} : std::vector<size_t>{};
+}
+
 void find_layers(const Graph& graph, std::vector<Layer>& out, std::vector<std::pair<std::string, std::string>>& without) {
   for (const Node& node : graph.nodes) {
+    for (size_t slot : read_slots(node)) {
+      const Codes* codes = slot < node.inputs.size() ? graph.constant<Codes>(node.inputs[slot]) : nullptr;
+      if (codes == nullptr) continue;
+      Layer l;
+      l.kind = Layer::read;
+      l.node = node.name();
+      l.op = node.op;
+      l.weight = node.inputs[slot];
+      l.bits = codes->encoding.format.bits;
+      l.least = graph.least_bits(l.weight);
+      l.scheme = codes->encoding.format.nested() ? Layer::midrise : Layer::plain;
+      l.flat = true;
+      l.columns = 1;
+      out.push_back(std::move(l));
+    }
     if (!is_weighted(node)) continue;
     Layer l;
     std::string why;
@@ -703,6 +723,7 @@ Problem pack_real(const Graph& graph, Layer& l) {
 }  // namespace
 
 Problem pack_layer(const Graph& graph, Layer& l, bool as_planes) {
+  if (l.kind == Layer::read) return {};
   if (l.kind == Layer::real) return pack_real(graph, l);
   const Codes& w = *graph.constant<Codes>(l.weight);
   const Format& f = w.encoding.format;
@@ -832,6 +853,7 @@ Level level_of(const Layer& l, int bits) {
   Level out;
   out.bits = std::clamp(bits == 0 ? l.bits : bits, std::min(l.least, l.bits), l.bits);
   if (l.scheme == Layer::plain) out.bits = l.bits;
+  if (l.kind == Layer::read) return out;
   const size_t tables = static_cast<size_t>(l.tables);
   out.bias.assign(tables, 0);
   out.scale.assign(tables, 0.0f);

@@ -46,7 +46,8 @@ struct PlaneStore {
 };
 
 struct Layer {
-  enum Kind : uint8_t { sums, depthwise, real } kind = sums;  // integer sums; the same for one channel each; float32
+  enum Kind : uint8_t { sums, depthwise, real, read } kind = sums;  // integer sums; the same for one channel each; float32;
+                                                                // not packed, read as codes: only the width counts (reading.h)
   enum Scheme : uint8_t { plain, midrise, table } scheme = plain;
   std::string node, op, weight;
   int bits = 8, least = 1;              // of the stored codes
@@ -112,6 +113,7 @@ int64_t panel_bytes(const Part& part, int panel);
 int64_t packed_bytes(const Layer& layer);  // of its weights with everything that all widths share
 
 bool is_weighted(const Node& node);
+std::vector<size_t> read_slots(const Node& node);  // of the weights that a node reads as codes
 // The ring that a weighted node asks of its input: top, bottom, left, right.
 std::array<int, 4> ring_of(const Layer& layer);
 
