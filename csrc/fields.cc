@@ -150,7 +150,9 @@ Problem checked(const Tree& x, std::initializer_list<Fields> tables, const std::
     for (const Field& field : table) {
       const Tree* value = x.find(field.key);
       if (!value && !field.optional) return damaged(where, std::string("an object with '") + field.key + "'", "one without");
-      if (value && !field.good(*value)) return damaged(std::string("'") + field.key + "' of " + where, field.called, shown(*value));
+      if (value && !field.good(*value)) {
+        return damaged(std::string("'") + field.key + "' of " + where, field.called, shown(*value));
+      }
     }
   }
   for (const auto& [key, value] : *x.map()) {

@@ -97,7 +97,9 @@ Problem read_codes(const Tree& entry, Source& source, const std::string& where, 
   if (Problem p = source.encoding(entry, where, &out.shape, out.encoding)) return p;
   const Tree *data = entry.find("data"), *numbers = entry.find("planes");
   if (!out.encoding.format.nested()) {
-    if (!data || numbers) return damaged(where, "an object with 'data' and without 'planes'", numbers ? "planes" : "one without");
+    if (!data || numbers) {
+      return damaged(where, "an object with 'data' and without 'planes'", numbers ? "'planes'" : "neither");
+    }
     return source.codes(*data->whole(), where, out);
   }
   const auto bits = static_cast<size_t>(out.encoding.format.bits);

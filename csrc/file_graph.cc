@@ -71,7 +71,9 @@ Problem check_nodes(const Graph& graph, Names known) {
   for (const Node& node : graph.nodes) {
     const std::string where = "node " + quoted(node.name());
     for (const std::string& name : node.inputs) {
-      if (!name.empty() && !known.count(name)) return malformed(where + " reads " + quoted(name) + ", which nothing before it makes");
+      if (!name.empty() && !known.count(name)) {
+        return malformed(where + " reads " + quoted(name) + ", which nothing before it makes");
+      }
     }
     for (const std::string& name : node.outputs) {
       if (!known.insert(name).second) return malformed("value " + quoted(name) + " is made twice, the second time by " + where);

@@ -9,7 +9,6 @@ import shutil
 import struct
 import subprocess
 import zlib
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +18,9 @@ from networks import coded, convnet, fixed_points, odd_graph
 from bitladder.errors import Malformed, Truncated, Unsupported
 from bitladder.file.container import PRELUDE, Reader, pack
 from bitladder.file.header import is_nested, to_header
-from bitladder.file.reading import from_header, parameters
+from bitladder.file.reading import from_header
 from bitladder.file.words import dumps
-from bitladder.formats import Fixed, Int, Nested, QTensor, Ternary, parse
+from bitladder.formats import Fixed, Int, Nested, Ternary
 from bitladder.ir.graph import Graph, Node, PerWidth, Value
 from bitladder.ir.ops import OPS
 
@@ -113,9 +112,8 @@ def constant(graph, name, c):
     total = int(codes.astype(np.int64).ravel() @ (np.arange(codes.size) % 251 + 1))
     floor = graph.meta.get("min_bits", {}).get(name, 1)
     least = c.format.at(min(floor, c.format.bits)).bits if is_nested(c.format) else c.format.bits
-    return (
-        f"codes {encoding(c.encoding)} of {numbers(c.shape)} {codes.itemsize} {zlib.crc32(codes.tobytes())} {total} least {least}"
-    )
+    what = f"{numbers(c.shape)} {codes.itemsize} {zlib.crc32(codes.tobytes())} {total} least {least}"
+    return f"codes {encoding(c.encoding)} of {what}"
 
 
 def lines(g):
@@ -166,9 +164,9 @@ def python_reads(data, bits):
 
 def dense():
     """Every format in one network that is never run, with enough codes for all alignments."""
-    texts = ("int2", "uint3", "int5/tensor", "int7/3", "int9", "uint16", "fixed2", "ufixed1", "fixed17", "ufixed8", "fixed24")
-    texts += ("q2.5", "uq0.4", "ternary", "ternary/tensor", "nested1:tree", "nested3:tree/tensor", "nested2:sign", "nested8:sign")
-    constants = {t: coded(t, (3, 11), i) for i, t in enumerate(texts)}
+    texts = """int2 uint3 int5/tensor int7/3 int9 uint16 fixed2 ufixed1 fixed17 ufixed8 fixed24 q2.5 uq0.4 ternary
+        ternary/tensor nested1:tree nested3:tree/tensor nested2:sign nested8:sign"""
+    constants = {t: coded(t, (3, 11), i) for i, t in enumerate(texts.split())}
     constants["versions"] = PerWidth("nested8:sign", {b: np.arange(b, b + 3) for b in (2, 3, 8)})
     node = Node("concat", tuple(constants), ("all",), {"axis": -1, "odd \"'\\\n\u20ac\U0001f600": "\ud800"}, (-0.0, 3))
     meta = {"min_bits": {"nested8:sign": 4, "nobody": 3}, "default_bits": {"nested8:sign": 5}, "real": [1e-320, -1.5e300]}
@@ -176,7 +174,9 @@ def dense():
 
 
 def networks():
-    yield from (convnet(), convnet("nested6:sign", "nested4", "fixed8", meta={"min_bits": {"w1": 4, "w2": 3}}), odd_graph(), dense())
+    """Networks whose files are read whole, cut and damaged."""
+    floors = {"min_bits": {"w1": 4, "w2": 3}}
+    return [convnet(), convnet("nested6:sign", "nested4", "fixed8", meta=floors), odd_graph(), dense()]
 
 
 def file_of(header, body, minor=0):
@@ -200,13 +200,18 @@ def places(x, at=()):
             yield from places(value, (*at, key))
 
 
-ODDITIES = (None, True, False, -1, 0, 1, 2, 7, 31, 32, 64, 65, 2**31, 2**40, 2**40 + 1, 2**62, 0.5, -0.0, 1.0, "", "w1", "x", "inf")
-ODDITIES += ("nested8", "nested1", "nested9:tree", "nested2:sign", "ternary", "int4/2", "int4/0", "int8/99999999999", "q-5.13", "ufixed1")
-ODDITIES += ("q-999.1007", "fixed08", "int8/tensor", "raw", "bool", "int8", "uint8", "float32", "float64", "array", "codes", "widths")
-ODDITIES += ("00", "0000c07f", "0000807f", "00000080", "\u00e9", "\ud800", [], [[]], {}, {"float": "nan"}, {"float": 1}, {"float": "1"})
-ODDITIES += ([0], [1, 0], [0, 0], [0, 1], ["w1"], [""], [None, None], [0, {"float": "inf"}], {"a": {}}, {"w1": 3}, {"w1": 65})
-TOKENS = (b"{", b"}", b"[", b"]", b",", b":", b'"', b"\\", b"\\u00e9", b"\\ud83d", b"\\ude00", b"\\x", b"0", b"-", b".", b"e", b"E+", b"1e400")
-TOKENS += (b"null", b"NaN", b"true", b" ", b"\n", b"\x00", b"\xff", b"9223372036854775808", b"-9223372036854775808", b'"a":1,', b"-0", b"1e-400")
+# What is put in place of a value, and where a text is changed.
+ODDITIES = json.loads(
+    """[null, true, false, -1, 0, 1, 2, 7, 31, 32, 64, 65, 2147483648, 1099511627776, 1099511627777, 4611686018427387904,
+    0.5, -0.0, 1.0, "", "w1", "x", "inf", "nested8", "nested1", "nested9:tree", "nested2:sign", "ternary", "int4/2", "int4/0",
+    "int8/99999999999", "q-5.13", "q-999.1007", "ufixed1", "fixed08", "int8/tensor", "raw", "bool", "int8", "uint8", "float32",
+    "float64", "array", "codes", "widths", "00", "0000c07f", "0000807f", "00000080", "\\u00e9", "\\ud800", [], [[]], {},
+    {"float": "nan"}, {"float": 1}, {"float": "1"}, [0], [1, 0], [0, 0], [0, 1], ["w1"], [""], [null, null],
+    [0, {"float": "inf"}], {"a": {}}, {"w1": 3}, {"w1": 65}, {"x": {"float": "nan"}}]"""
+)
+TOKENS = rb"""{ } [ ] , : " \ \u00e9 \ud83d \ude00 \x 0 - . e E+ 1e400 1e-400 -0 null NaN true 9223372036854775808
+    -9223372036854775808 "a":1,"""
+TOKENS = [b" ", b"\n", b"\x00", b"\xff", *TOKENS.split()]
 
 
 def at_place(header, keys):
@@ -320,7 +325,8 @@ def test_both_readers_refuse_the_same_files(dump):
     """Damaged files: the same ones are refused, for the same kind of reason, with the same number of bytes needed."""
     rng = random.Random(int(os.environ.get("SEED", "7")))
     files = [pack(*to_header(graph)) for graph in networks()]
-    records = [(mutant(rng, rng.choice(files)), rng.choice((0, 0, 1, 3, 8))) for _ in range(int(os.environ.get("MUTANTS", "2500")))]
+    count = int(os.environ.get("MUTANTS", "2500"))
+    records = [(mutant(rng, rng.choice(files)), rng.choice((0, 0, 1, 3, 8))) for _ in range(count)]
     answers = dump(records)
     assert_same(records, answers)
     kinds = [status for status, _, _ in answers]

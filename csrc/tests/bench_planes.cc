@@ -11,13 +11,11 @@
 #include <cstdlib>
 #include <cstring>
 #include <random>
+#include <string>
 #include <vector>
 
+#include "../kernels.h"
 #include "../planes.h"
-
-namespace bl {
-extern const PlaneKernels planes_scalar, planes_avx2, planes_avx512;
-}
 
 using namespace bl;
 
@@ -80,22 +78,22 @@ int main(int argc, char** argv) {
   const double megabytes = argc > 3 ? std::atof(argv[3]) : 640;
   const int count = std::max(1, static_cast<int>(megabytes * 1e6 / (8.0 * plane_bytes(columns, inputs))));
   Work work(columns, inputs, count);
-  const struct { const char* name; const PlaneKernels* kernels; bool tree; int rows; bool rotate; } lines[] = {
-      {"avx512 cache", &planes_avx512, false, 1, false}, {"avx512 cache tree", &planes_avx512, true, 1, false},
-      {"avx512 cache 4 rows", &planes_avx512, false, 4, false}, {"avx512 memory", &planes_avx512, false, 1, true},
-      {"avx2 cache", &planes_avx2, false, 1, false}, {"avx2 cache tree", &planes_avx2, true, 1, false},
-      {"avx2 memory", &planes_avx2, false, 1, true}, {"scalar cache", &planes_scalar, false, 1, false}};
+  const struct { const char* name; bool tree; int rows; bool rotate; } lines[] = {
+      {"cache", false, 1, false}, {"cache, table", true, 1, false}, {"cache, 4 rows", false, 4, false}, {"memory", false, 1, true}};
   std::printf("%d x %d, us; bits:", columns, inputs);
   for (int bits = 1; bits <= 8; ++bits) std::printf("%8d", bits);
   std::printf("\n");
   const char* only = std::getenv("ONLY");
-  for (const auto& line : lines) {
-    if (only && !std::strstr(line.name, only)) continue;
-    std::printf("%-22s", line.name);
-    for (int bits = 1; bits <= 8; ++bits) {
-      std::printf("%8.1f", work.best(*line.kernels, bits, line.tree, line.rows, line.rotate));
-      std::fflush(stdout);
+  for (auto kernels = available_kernels(); *kernels; ++kernels) {
+    for (const auto& line : lines) {
+      const std::string name = std::string((*kernels)->name) + " " + line.name;
+      if (only && name.find(only) == std::string::npos) continue;
+      std::printf("%-22s", name.c_str());
+      for (int bits = 1; bits <= 8; ++bits) {
+        std::printf("%8.1f", work.best((*kernels)->planes, bits, line.tree, line.rows, line.rotate));
+        std::fflush(stdout);
+      }
+      std::printf("\n");
     }
-    std::printf("\n");
   }
 }

@@ -9,11 +9,8 @@
 #include <random>
 #include <vector>
 
+#include "../kernels.h"
 #include "../planes.h"
-
-namespace bl {
-extern const PlaneKernels planes_scalar, planes_avx2, planes_avx512, planes_neon;
-}
 
 using namespace bl;
 
@@ -25,13 +22,8 @@ struct Set {
 };
 
 std::vector<Set> sets() {
-  std::vector<Set> found{{"scalar", &planes_scalar}};
-#if defined(__aarch64__)
-  found.push_back({"neon", &planes_neon});
-#else
-  if (__builtin_cpu_supports("avx2")) found.push_back({"avx2", &planes_avx2});
-  if (__builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("gfni")) found.push_back({"avx512", &planes_avx512});
-#endif
+  std::vector<Set> found;
+  for (auto kernels = available_kernels(); *kernels; ++kernels) found.push_back({(*kernels)->name, &(*kernels)->planes});
   return found;
 }
 
