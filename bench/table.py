@@ -27,6 +27,8 @@ SAYS = (
     (r"area_vs_one_by_one", "area under the loss curve, over that of the one-by-one order", "at most"),
     (r"area_vs_(range|random)", r"area under the loss curve, over that of the \1 order", "below"),
     (r"nested_(\d)_loss", r"one nested file at \1 bits: points lost against a network rounded for \1 bits alone", "at most"),
+    (r"escalation_costs_won", "escalation: costs at which it surely beats fixed widths that cost the same", "at least"),
+    (r"escalation_bits_as_good_as_(\d)", r"escalation: mean bits that lose at most 0.2 points against \1 bits", "below"),
 )
 
 HEAD = """# Performance
