@@ -189,6 +189,8 @@ int Lowering::rows(int number) {
   if (!v.image) return number;
   if (const auto it = in_rows_.find(number); it != in_rows_.end()) return it->second;
   Value as = v;
+  as.shares = -1;
+  as.constant = nullptr;
   as.image = false;
   as.top = as.bottom = as.left = as.right = 0;
   const Image i = image_of(v);
@@ -206,8 +208,9 @@ int Lowering::image(int number) {
   if (v.image) return number;
   if (const auto it = in_image_.find(number); it != in_image_.end()) return it->second;
   Value as = v;
-  as.image = true;
+  as.shares = -1;
   as.constant = nullptr;
+  as.image = true;
   if (const auto ring = rings_.find(v.name); ring != rings_.end())
     as.top = ring->second[0], as.bottom = ring->second[1], as.left = ring->second[2], as.right = ring->second[3];
   const Image i = image_of(as);
@@ -225,6 +228,8 @@ int Lowering::reals(int number) {
   if (!v.codes) return number;
   if (const auto it = in_reals_.find(number); it != in_reals_.end()) return it->second;
   Value as = v;
+  as.shares = -1;
+  as.constant = nullptr;
   as.codes = false;
   as.coding = Coding{};
   const int to = add(as);
