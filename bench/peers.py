@@ -1,0 +1,185 @@
+"""The peers that are timed, at the settings that are fastest: ONNX Runtime and OpenVINO, in float and in int8.
+
+A peer makes a file of a network once (`bench/.work/peers/`, kept between runs) and opens it for a number of threads; what
+comes back is a call that runs it on the example. Everything goes in and out as numpy arrays, as it does with us.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench import work
+from bench.nets import Net
+from bench.options import tell
+from bench.timing import Run
+
+Arrays = Mapping[str, np.ndarray]
+FOLDER = work.FOLDER / "peers"
+MADE_BY = ("torch", "onnx", "onnxruntime", "openvino", "nncf")
+SOURCES = ("nets.py", "minilm.py", "resnet.py", "peers.py")
+
+
+def kept(name: str, suffix: str, make: Callable[[Path], None]) -> Path:
+    """The file of that name, made unless it is there; the name of the file changes with code and versions."""
+    here = Path(__file__).parent
+    parts = [name.encode(), *(metadata.version(p).encode() for p in MADE_BY), *((here / s).read_bytes() for s in SOURCES)]
+    path = FOLDER / f"{name}-{work.digest(parts)[:12]}.{suffix}"
+    if not path.exists():
+        tell(f"making {name}")
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"part-{path.name}")
+        with quiet():
+            make(part)
+        for made in FOLDER.glob(f"{part.stem}.*"):
+            made.replace(made.with_name(made.name.removeprefix("part-")))
+    return path
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without what the tools print of themselves."""
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+# ------------------------------------------------------------------------------------------------------ ONNX Runtime
+
+
+def onnx_file(net: Net) -> Path:
+    """The network in float as torch exports it, for one sample."""
+
+    def make(path: Path) -> None:
+        given = tuple(torch.from_numpy(a) for a in net.example.values())
+        torch.onnx.export(net.module, given, str(path), input_names=list(net.example), dynamo=True, external_data=False)
+
+    return kept(f"{net.name}-float", "onnx", make)
+
+
+class Samples:
+    """Calibration samples one by one, in the shape that ONNX Runtime's quantizer wants."""
+
+    def __init__(self, net: Net):
+        count = len(next(iter(net.calibration.values())))
+        self.each = iter([{name: a[i : i + 1] for name, a in net.calibration.items()} for i in range(count)])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self.each, None)
+
+
+def onnx_static(net: Net) -> Path:
+    """Static QDQ, weights int8 per channel, activations uint8."""
+    from onnxruntime import quantization as q
+
+    def make(path: Path) -> None:
+        ready = path.with_suffix(".ready")
+        q.shape_inference.quant_pre_process(str(onnx_file(net)), str(ready), skip_symbolic_shape=True)
+        options = {"op_types_to_quantize": ["MatMul", "Gemm"]} if net.transformer else {}
+        q.quantize_static(
+            str(ready),
+            str(path),
+            Samples(net),
+            per_channel=True,
+            activation_type=q.QuantType.QUInt8,
+            weight_type=q.QuantType.QInt8,
+            **options,
+        )
+        ready.unlink()
+
+    return kept(f"{net.name}-static", "onnx", make)
+
+
+def onnx_session(path: Path | bytes, feeds: Arrays, threads: int) -> Run:
+    """A call that runs an ONNX file."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3
+    given = path if isinstance(path, bytes) else str(path)
+    session = ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+    named = dict(zip([i.name for i in session.get_inputs()], feeds.values(), strict=True))
+    return lambda: session.run(None, named)
+
+
+# ---------------------------------------------------------------------------------------------------------- OpenVINO
+
+
+def openvino_file(net: Net) -> Path:
+    """The network in float."""
+    import openvino as ov
+
+    def make(path: Path) -> None:
+        ov.save_model(ov.convert_model(str(onnx_file(net))), str(path), compress_to_fp16=False)
+
+    return kept(f"{net.name}-float", "xml", make)
+
+
+def openvino_int8(net: Net) -> Path:
+    """NNCF's quantization after training, at its defaults; transformers by their model type."""
+    import nncf
+    import openvino as ov
+
+    def make(path: Path) -> None:
+        model = ov.Core().read_model(str(openvino_file(net)))
+        names = [i.any_name for i in model.inputs]
+        samples = Samples(net).each
+        data = nncf.Dataset([dict(zip(names, s.values(), strict=True)) for s in samples])
+        kind = nncf.ModelType.TRANSFORMER if net.transformer else None
+        ov.save_model(nncf.quantize(model, data, model_type=kind), str(path), compress_to_fp16=False)
+
+    return kept(f"{net.name}-nncf", "xml", make)
+
+
+def openvino_session(path: Path, feeds: Arrays, threads: int) -> Run:
+    """A call that runs a model, one stream for the least time of one sample."""
+    import openvino as ov
+
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,
+    }
+    request = ov.Core().compile_model(str(path), "CPU", settings).create_infer_request()
+    given = list(feeds.values())
+    return lambda: request.infer(given, share_inputs=True, share_outputs=True)
+
+
+# ------------------------------------------------------------------------------------------------------------- peers
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A runtime at one precision: the file it makes of a network, and how it opens that."""
+
+    file: Callable[[Net], Path]
+    session: Callable[[Any, Arrays, int], Run]
+
+    def open(self, net: Net, threads: int) -> Run:
+        """A call that runs the network's example."""
+        return self.session(self.file(net), net.example, threads)
+
+
+INT8 = {
+    "ONNX Runtime int8": Peer(onnx_static, onnx_session),
+    "OpenVINO int8": Peer(openvino_int8, openvino_session),
+}
+FLOAT = {
+    "ONNX Runtime float": Peer(onnx_file, onnx_session),
+    "OpenVINO float": Peer(openvino_file, openvino_session),
+}
