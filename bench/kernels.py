@@ -1,0 +1,275 @@
+"""Kernels alone: a matrix times a vector at every width, transposed convolutions, and the layers of real networks.
+
+The matrix is measured twice: used again and again, so that it stays in the last-level cache, and in turn with so many others
+that each comes from memory. Layers are held against what the machine does at most, which is measured beside them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from bench import nbits, peers
+from bench.layers import Layer, coded, distinct, layers, one, stuffed, stuffing, transposed
+from bench.nets import Net
+from bench.options import Options, tell
+from bench.ours import isas, ours, profile
+from bench.peak import Peak, last_cache, peak
+from bench.race import Race, judged, race, threaded
+from bench.result import Figure, Result, Row, machine, versions
+from bench.timing import ROUNDS, Run, interleaved
+from bitladder import Model
+
+SIZE = 4096
+WIDTHS = (8, 4, 2)
+SETTINGS = tuple(nbits.Setting(bits, block) for bits in WIDTHS for block in (32, 128))
+OTHERS = tuple(nbits.Setting(bits, 32, 0) for bits in WIDTHS)  # slow: they decode to float first
+SEVERAL = 4  # times the last-level cache are what turns in memory
+FEWER = {8: None, 4: 0.6, 2: 0.4}  # of our own time at 8 bits, from memory
+CACHED = {8: 1.0, 4: 1.0, 2: 0.6}  # of the peer's time, from the cache
+KERNELS = (4, 3)  # of transposed convolutions: height and width
+TRANSPOSED = ((64, 64, 32), (128, 64, 32), (256, 128, 16), (256, 256, 16))  # channels in and out, height and width
+NETS = ("resnet20", "mobilenet_v2", "resnet50", "minilm")
+
+Found = tuple[list[Row], dict[str, Figure]]
+
+
+def rounds() -> int:
+    """As many rounds as a comparison wants; few where the reference stands in for the compiled core."""
+    return ROUNDS if isas() else 3
+
+
+def vector(size: int = SIZE) -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(1, size)).astype(np.float32)
+
+
+# ------------------------------------------------------------------------------------------------ matrix times vector
+
+
+def matrix(text: str, seed: int = 0, size: int = SIZE) -> Model:
+    """A square matrix of random codes."""
+    return Model(one("linear", (1, size), coded(text, (size, size), seed=seed)))
+
+
+def at_widths(nested: Model, x: Mapping[str, np.ndarray], threads: int, isa: str | None = None) -> dict[str, Run]:
+    """Calls of one nested matrix at every width."""
+    return {f"nested8 at {bits} bits": ours(nested.at(bits), x, threads, isa) for bits in WIDTHS}
+
+
+def cached(options: Options, threads: int) -> Race:
+    """The matrix in the last-level cache, ours in several formats, the peer's in several settings."""
+    x = {"x": vector()}
+    calls = at_widths(matrix("nested8"), x, threads)
+    calls |= {f"{text} per channel": ours(matrix(text), x, threads) for text in ("int8", "int4")}
+    if "avx2" in isas()[1:]:
+        calls |= {f"{name}, avx2": run for name, run in at_widths(matrix("nested8"), x, threads, "avx2").items()}
+    settings = SETTINGS + (OTHERS if options.full else ())
+    theirs = {str(s): peers.onnx_session(nbits.model(SIZE, SIZE, s), x, threads) for s in settings}
+    return race(f"matrix {SIZE} x {SIZE} in cache, {threaded(threads)}", calls, theirs, rounds(), threads=threads)
+
+
+def turning(calls: Sequence[Run]) -> Run:
+    """A call that runs the next of several each time."""
+    turn = itertools.cycle(calls)
+    return lambda: next(turn)()
+
+
+def from_memory(options: Options, threads: int) -> Race:
+    """Matrices in turn, so many that they are several times what the cache holds."""
+    x = {"x": vector()}
+    counts = {bits: -(-SEVERAL * last_cache() // (SIZE * SIZE * bits // 8)) for bits in WIDTHS}
+    models = [matrix("nested8", seed) for seed in range(max(counts.values()))]
+    calls = {f"nested8 at {b} bits": turning([ours(m.at(b), x, threads) for m in models[:n]]) for b, n in counts.items()}
+    theirs = {}
+    for setting in SETTINGS if options.full else SETTINGS[1::2]:
+        files = [nbits.model(SIZE, SIZE, setting, seed) for seed in range(counts[setting.bits])]
+        theirs[str(setting)] = turning([peers.onnx_session(file, x, threads) for file in files])
+    what = f"matrix {SIZE} x {SIZE} from memory, {threaded(threads)}"
+    return race(what, calls, theirs, rounds(), threads=threads, settle=False)
+
+
+def of_width(found: Race, bits: int) -> list[Row]:
+    """Rows of our formats of a width against the peer's settings of the same."""
+    return [
+        found.row(name, peer)
+        for name in found.ours
+        for peer in found.peers
+        if width(name) == bits and peer.startswith(f"MatMulNBits {bits} bits")
+    ]
+
+
+def width(name: str) -> int:
+    """The bits that one of our calls runs at.
+
+    >>> width("nested8 at 4 bits, avx2"), width("int8 per channel")
+    (4, 8)
+    """
+    return next(bits for bits in WIDTHS if f"at {bits} bits" in name or f"int{bits} per" in name)
+
+
+def narrower(found: Race) -> list[Row]:
+    """Each width of ours against our own 8 bits."""
+    whole = Race(found.what, found.ours, {f"ours at {WIDTHS[0]} bits": found.ours[f"nested8 at {WIDTHS[0]} bits"]})
+    return [whole.row(f"nested8 at {bits} bits", f"ours at {WIDTHS[0]} bits") for bits in WIDTHS[1:]]
+
+
+def bandwidth(found: Race, top: Peak) -> list[Row]:
+    """Bytes of weights read a second, against what memory gives at most."""
+    if top.memory is None:
+        return []
+    read = {b: SIZE * SIZE * b / 8 / found.ours[f"nested8 at {b} bits"].median for b in WIDTHS}
+    return [Row.of(f"{found.what}, GB/s of weights at {b} bits", r / 1e9, top.memory / 1e9, "memory") for b, r in read.items()]
+
+
+def matrix_figures(cache: Race, memory: Race) -> dict[str, Figure]:
+    """From memory against our own 8 bits, from the cache against the peer's best setting and against its usual one."""
+    out = {}
+    for row, bits in zip(narrower(memory), WIDTHS[1:], strict=True):
+        out[f"matvec_memory_{bits}_vs_8"] = Figure.at_most(row.ratio, FEWER[bits])
+    for bits, goal in CACHED.items():
+        names = [str(s) for s in SETTINGS if s.bits == bits]
+        mine = f"nested8 at {bits} bits"
+        out[f"matvec_cache_{bits}"] = Figure.at_most(cache.against(mine, names)[1].value, goal)
+        out[f"matvec_cache_{bits}_blocks_32"] = Figure.at_most(cache.against(mine, names[:1])[1].value, goal)
+    return out
+
+
+def matrices(options: Options, top: Peak) -> Found:
+    """Rows of both places and all threads, figures of one thread."""
+    rows: list[Row] = []
+    figures: dict[str, Figure] = {}
+    for threads in sorted({1, options.threads}):
+        tell(f"matrix times vector, threads {threads}")
+        cache, memory = cached(options, threads), from_memory(options, threads)
+        for found in (cache, memory):
+            rows += [row for bits in WIDTHS for row in of_width(found, bits)] + narrower(found)
+        if threads == 1:
+            rows += bandwidth(memory, top)
+            figures = matrix_figures(cache, memory)
+    return rows, figures
+
+
+# --------------------------------------------------------------------------------------------- transposed convolution
+
+
+def transposed_net(channels: int, outputs: int, size: int, kernel: int) -> Net:
+    """The layer for the peers, with random weights."""
+    layer = nn.ConvTranspose2d(channels, outputs, kernel, 2, 1, output_padding=kernel % 2)
+    x = np.random.default_rng(2).normal(size=(8, channels, size, size)).astype(np.float32)
+    return Net(f"transposed-{channels}-{outputs}-{size}-{kernel}", layer.eval(), {"x": x})
+
+
+def transposed_race(channels: int, outputs: int, size: int, kernel: int, threads: int = 1) -> Race:
+    """Ours and the same by zero-stuffing, in int8; the peers in float and int8."""
+    net, graph = transposed_net(channels, outputs, size, kernel), transposed(channels, outputs, size, kernel)
+    mine = {
+        "int8": ours(Model(graph), net.example, threads),
+        "zero-stuffing": ours(Model(stuffed(graph)), {"x": stuffing(net.example["x"])}, threads),
+    }
+    theirs = {name: peer.open(net, threads) for name, peer in {**peers.INT8, **peers.FLOAT}.items()}
+    what = f"transposed {kernel}x{kernel}, {channels} to {outputs}, {size}x{size}, {threaded(threads)}"
+    found = race(what, mine, theirs, rounds(), threads=threads)
+    return Race(what, {"int8": found.ours["int8"]}, {"our zero-stuffing": found.ours["zero-stuffing"], **found.peers})
+
+
+def transposes(options: Options) -> Found:
+    """Every shape; figures are of the shape that does worst."""
+    tell("transposed convolutions")
+    races = [transposed_race(*shape, kernel) for kernel in KERNELS for shape in TRANSPOSED]
+    others = [*peers.INT8, *peers.FLOAT]
+    rows = [row for found in races for row in found.rows()]
+    stuffing_ = max(found.against("int8", ["our zero-stuffing"])[1].value for found in races)
+    peer = max(found.against("int8", others)[1].value for found in races)
+    return rows, {
+        "transposed_vs_stuffing": Figure.at_most(stuffing_, 0.4),
+        "transposed_vs_peer": Figure.at_most(peer, 0.8),
+    }
+
+
+# ----------------------------------------------------------------------------------------------------------- layers
+
+
+def layer_seconds(model: Model, x: np.ndarray, isa: str | None) -> float:
+    """Median seconds of the layer's kernel, or of the whole call where the model does not say what its steps take."""
+    steps = [[s["nanoseconds"] for s in profile(model, {"x": x}, isa) if s["macs"]] for _ in range(rounds())]
+    if steps[-1]:
+        return float(np.median([sum(each) for each in steps])) * 1e-9
+    return interleaved({"it": ours(model, {"x": x}, 1, isa)}, rounds())["it"].median
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Multiply-accumulates and seconds of several layers."""
+
+    macs: float = 0.0
+    seconds: float = 0.0
+
+    def plus(self, layer: Layer, count: int, seconds: float) -> Sum:
+        return Sum(self.macs + count * layer.macs, self.seconds + count * seconds)
+
+    @property
+    def rate(self) -> float:
+        """Multiply-accumulates a second."""
+        return self.macs / self.seconds
+
+
+def net_rows(net: str, isa: str | None, top: float | None, each: bool) -> list[Row]:
+    """GMAC/s of a network's layers on an instruction set against the peak: all layers together, and each if asked for."""
+    tell(f"layers of {net}, {isa or 'reference'}")
+    whole, rows = Sum(), []
+    for layer, count in distinct(layers(net)):
+        graph = layer.graph()
+        x = np.random.default_rng(3).normal(size=graph.inputs[0].shape).astype(np.float32)
+        took = layer_seconds(Model(graph), x, isa)
+        whole = whole.plus(layer, count, took)
+        rows.append(rate_row(f"{net} {layer.name} ({count}x), {isa}, GMAC/s", layer.macs / took, top))
+    total = rate_row(f"{net}, all layers, {isa}, GMAC/s", whole.rate, top)
+    return [total, *(rows if each else [])]
+
+
+def rate_row(what: str, rate: float, top: float | None) -> Row:
+    return Row.of(what, rate / 1e9, top and top / 1e9, "peak" if top else "")
+
+
+def real_layers(options: Options, top: Peak) -> Found:
+    """Layers of every network on every instruction set that is meant to be fast, the slow twin with --full."""
+    sets: list[str | None] = [isa for isa in isas() if isa != "scalar" or options.full] or [None]
+    rows, figures = [], {}
+    for net, isa in itertools.product(NETS, sets):
+        found = net_rows(net, isa, top.macs.get(isa or ""), each=isa == sets[0] or options.full)
+        rows += found
+        figures[f"peak_{net}_{isa or 'reference'}"] = (
+            Figure.at_most(None, None) if found[0].ratio is None else Figure(found[0].ratio, None, True)
+        )
+    return rows, figures
+
+
+# ------------------------------------------------------------------------------------------------------------ whole
+
+
+def bench(options: Options) -> Result:
+    """Every part, rows and figures."""
+    import torch
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    tell("what the machine does at most")
+    top = peak()
+    rows = [Row(f"peak of {isa}, one thread, GMAC/s", rate / 1e9) for isa, rate in top.macs.items()]
+    rows += [Row("read from memory, one thread, GB/s", top.memory / 1e9)] if top.memory else []
+    figures: dict[str, Figure] = {}
+    parts: Sequence[Callable[[], Found]] = (
+        lambda: matrices(options, top),
+        lambda: transposes(options),
+        lambda: real_layers(options, top),
+    )
+    for part in parts:
+        more, found = part()
+        rows += more
+        figures |= found
+    about = machine(options.threads, options.command) | {"isa": ", ".join(isas()) or "reference"}
+    return Result("kernels", tuple(rows), judged(figures), about, versions())
