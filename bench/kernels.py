@@ -17,11 +17,11 @@ from bench import nbits, peers
 from bench.layers import Layer, coded, distinct, layers, one, stuffed, stuffing, transposed
 from bench.nets import Net
 from bench.options import Options, tell
-from bench.ours import isas, ours, profile
+from bench.ours import call, isas, opened, ours, steps
 from bench.peak import Peak, last_cache, peak
 from bench.race import Race, judged, race, threaded
 from bench.result import Figure, Result, Row, machine, versions
-from bench.timing import ROUNDS, Run, interleaved
+from bench.timing import ROUNDS, Run
 from bitladder import Model
 
 SIZE = 4096
@@ -55,9 +55,10 @@ def matrix(text: str, seed: int = 0, size: int = SIZE) -> Model:
     return Model(one("linear", (1, size), coded(text, (size, size), seed=seed)))
 
 
-def at_widths(nested: Model, x: Mapping[str, np.ndarray], threads: int, isa: str | None = None) -> dict[str, Run]:
+def at_widths(nested: Model, x: Mapping[str, np.ndarray], threads: int, isa: str = "") -> dict[str, Run]:
     """Calls of one nested matrix at every width."""
-    return {f"nested8 at {bits} bits": ours(nested.at(bits), x, threads, isa) for bits in WIDTHS}
+    whole = opened(nested, threads, isa)
+    return {f"nested8 at {bits} bits": call(whole.at(bits), x) for bits in WIDTHS}
 
 
 def cached(options: Options, threads: int) -> Race:
@@ -82,8 +83,8 @@ def from_memory(options: Options, threads: int) -> Race:
     """Matrices in turn, so many that they are several times what the cache holds."""
     x = {"x": vector()}
     counts = {bits: -(-SEVERAL * last_cache() // (SIZE * SIZE * bits // 8)) for bits in WIDTHS}
-    models = [matrix("nested8", seed) for seed in range(max(counts.values()))]
-    calls = {f"nested8 at {b} bits": turning([ours(m.at(b), x, threads) for m in models[:n]]) for b, n in counts.items()}
+    models = [opened(matrix("nested8", seed), threads) for seed in range(max(counts.values()))]
+    calls = {f"nested8 at {b} bits": turning([call(m.at(b), x) for m in models[:n]]) for b, n in counts.items()}
     theirs = {}
     for setting in SETTINGS if options.full else SETTINGS[1::2]:
         files = [nbits.model(SIZE, SIZE, setting, seed) for seed in range(counts[setting.bits])]
@@ -193,12 +194,11 @@ def transposes(options: Options) -> Found:
 # ----------------------------------------------------------------------------------------------------------- layers
 
 
-def layer_seconds(model: Model, x: np.ndarray, isa: str | None) -> float:
-    """Median seconds of the layer's kernel, or of the whole call where the model does not say what its steps take."""
-    steps = [[s["nanoseconds"] for s in profile(model, {"x": x}, isa) if s["macs"]] for _ in range(rounds())]
-    if steps[-1]:
-        return float(np.median([sum(each) for each in steps])) * 1e-9
-    return interleaved({"it": ours(model, {"x": x}, 1, isa)}, rounds())["it"].median
+def layer_seconds(model: Model, x: np.ndarray, isa: str) -> float:
+    """Median seconds of the steps that multiply, without those that turn reals into codes and back; all on the reference."""
+    ready = opened(model, 1, isa)
+    runs = [steps(ready, {"x": x}) for _ in range(2 + rounds())][2:]
+    return float(np.median([sum(s.milliseconds for s in run if s.macs or not isa) for run in runs])) * 1e-3
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ class Sum:
         return self.macs / self.seconds
 
 
-def net_rows(net: str, isa: str | None, top: float | None, each: bool) -> list[Row]:
+def net_rows(net: str, isa: str, top: float | None, each: bool) -> list[Row]:
     """GMAC/s of a network's layers on an instruction set against the peak: all layers together, and each if asked for."""
     tell(f"layers of {net}, {isa or 'reference'}")
     whole, rows = Sum(), []
@@ -226,8 +226,8 @@ def net_rows(net: str, isa: str | None, top: float | None, each: bool) -> list[R
         x = np.random.default_rng(3).normal(size=graph.inputs[0].shape).astype(np.float32)
         took = layer_seconds(Model(graph), x, isa)
         whole = whole.plus(layer, count, took)
-        rows.append(rate_row(f"{net} {layer.name} ({count}x), {isa}, GMAC/s", layer.macs / took, top))
-    total = rate_row(f"{net}, all layers, {isa}, GMAC/s", whole.rate, top)
+        rows.append(rate_row(f"{net} {layer.name} ({count}x), {isa or 'reference'}, GMAC/s", layer.macs / took, top))
+    total = rate_row(f"{net}, all layers, {isa or 'reference'}, GMAC/s", whole.rate, top)
     return [total, *(rows if each else [])]
 
 
@@ -237,10 +237,10 @@ def rate_row(what: str, rate: float, top: float | None) -> Row:
 
 def real_layers(options: Options, top: Peak) -> Found:
     """Layers of every network on every instruction set that is meant to be fast, the slow twin with --full."""
-    sets: list[str | None] = [isa for isa in isas() if isa != "scalar" or options.full] or [None]
+    sets = [isa for isa in isas() if isa != "scalar" or options.full] or [""]
     rows, figures = [], {}
     for net, isa in itertools.product(NETS, sets):
-        found = net_rows(net, isa, top.macs.get(isa or ""), each=isa == sets[0] or options.full)
+        found = net_rows(net, isa, top.macs.get(isa), each=isa == sets[0] or options.full)
         rows += found
         figures[f"peak_{net}_{isa or 'reference'}"] = (
             Figure.at_most(None, None) if found[0].ratio is None else Figure(found[0].ratio, None, True)

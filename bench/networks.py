@@ -22,7 +22,7 @@ import bitladder as bl
 from bench import nets, peers, work
 from bench.nets import Net
 from bench.options import Options, tell
-from bench.ours import isas, opened, ours
+from bench.ours import call, isas, opened, ours
 from bench.race import Race, judged, race, threaded
 from bench.result import Figure, Result, Row, machine, versions
 from bench.timing import ROUNDS, Run
@@ -62,9 +62,9 @@ def rounds(options: Options) -> int:
 
 def our_calls(net: Net, threads: int) -> dict[str, Run]:
     """The int8 file, the nested file at every width, and the int8 file on the older instruction set."""
-    whole, nested = bl.load(file(net, "int8")), bl.load(file(net, "nested8"))
+    whole, nested = bl.load(file(net, "int8")), opened(bl.load(file(net, "nested8")), threads)
     calls = {"int8": ours(whole, net.example, threads)}
-    calls |= {f"nested8 at {bits} bits": ours(nested.at(bits), net.example, threads) for bits in WIDTHS}
+    calls |= {f"nested8 at {bits} bits": call(nested.at(bits), net.example) for bits in WIDTHS}
     if "avx2" in isas()[1:]:
         calls["int8, avx2"] = ours(whole, net.example, threads, "avx2")
     return calls
@@ -124,7 +124,7 @@ def switching(options: Options, net: Net) -> Found:
 
 def weight_bytes(model: Model) -> int:
     """Bytes of all codes, packed."""
-    return sum(c.nbytes for c in (model.stored or model.graph).constants.values() if isinstance(c, QTensor))
+    return sum(c.nbytes for c in model.whole.constants.values() if isinstance(c, QTensor))
 
 
 FIELDS = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
@@ -165,7 +165,7 @@ first(np.zeros((1, 3, 32, 32), np.float32))
 before = resident()
 model = bl.load(large)
 model(*x)
-print(resident() - before, getattr(model, "arena_bytes", 0) or 0)
+print(resident() - before, model.engine.arena_bytes)
 """
 
 

@@ -8,33 +8,30 @@ from typing import Any
 import numpy as np
 
 from bench.timing import Run
-from bitladder import Model
+from bitladder import Model, native
 
 
 def isas() -> list[str]:
     """Instruction sets that there are kernels for on this machine, best first; empty without the compiled core."""
-    try:
-        from bitladder import native
-    except ImportError:
-        return []
-    return list(native.isas()) if native.core is not None else []
+    return native.isas()
 
 
-def opened(model: Model, threads: int = 1, isa: str | None = None) -> Model:
-    """The model on so many threads and on an instruction set, the best if None."""
-    change = getattr(model, "with_", None)
-    if change is None:
-        return model
-    return change(threads=threads) if isa is None else change(threads=threads, isa=isa)
+def opened(model: Model, threads: int = 1, isa: str = "") -> Model:
+    """The model in an engine of its own, on so many threads and on an instruction set, the best unless one is named."""
+    return model.with_(threads=threads, isa=isa)
 
 
-def ours(model: Model, feeds: Mapping[str, np.ndarray], threads: int = 1, isa: str | None = None) -> Run:
-    """A call that runs the model on these inputs."""
-    ready, given = opened(model, threads, isa), [np.ascontiguousarray(a) for a in feeds.values()]
-    return lambda: ready(*given)
+def call(model: Model, feeds: Mapping[str, np.ndarray]) -> Run:
+    """A call that runs an opened model on these inputs."""
+    given = [np.ascontiguousarray(a) for a in feeds.values()]
+    return lambda: model(*given)
 
 
-def profile(model: Model, feeds: Mapping[str, np.ndarray], isa: str | None = None) -> list[dict[str, Any]]:
-    """What each step of one run took: name, kernel, nanoseconds, macs, bytes; empty where the model cannot say."""
-    say = getattr(opened(model, 1, isa), "profile", None)
-    return list(say(*feeds.values())) if say else []
+def ours(model: Model, feeds: Mapping[str, np.ndarray], threads: int = 1, isa: str = "") -> Run:
+    """A call that runs the model in an engine of its own."""
+    return call(opened(model, threads, isa), feeds)
+
+
+def steps(model: Model, feeds: Mapping[str, np.ndarray]) -> list[Any]:
+    """What each step of one run of an opened model took: node, kernel, milliseconds, macs, nbytes."""
+    return model.engine.profile(feeds, model.bits)
