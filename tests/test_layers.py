@@ -18,13 +18,14 @@ task
 assign
 ptq
 model
+engine
 file
 convert | train
 runtime
 ir
 formats
 stats | codec
-errors | disk | table
+errors | disk | table | native
 """
 FLOOR = {name.strip(): -n for n, line in enumerate(FLOORS.split("\n")) for name in line.split("|") if name.strip()}
 

@@ -78,7 +78,7 @@ def quantize_command(args: Namespace, terminal: Terminal) -> Outcome:
         return Outcome("", met=bool(model.graph.meta["result"].get("goal_met", True)))
     model.save(args.output)
     shutil.rmtree(work, ignore_errors=True)
-    model = Model(model.stored or model.graph)  # what is told is what is stored
+    model = Model(model.whole)  # what is told is what is stored
     result = model.graph.meta["result"]
     lines = [*result.get("notes", []), *measured(result), *by_default(model)]
     facts = {
@@ -158,7 +158,7 @@ def annotated(model: Model, score: Score | None, notes: list[str]) -> Model:
     if score is not None:
         result |= {"metric": score.metric, "samples": score.samples}
     result["notes"] = [*notes, *result.get("notes", [])]
-    whole = model.stored or model.graph
+    whole = model.whole
     return by_plan(whole.with_(meta={**whole.meta, "result": result}))
 
 

@@ -1,0 +1,70 @@
+// The vector words for AVX-512 with VNNI and VBMI (Ice Lake, Zen 4 and later); simd/scalar.h says what each one means.
+#pragma once
+
+#include <immintrin.h>
+#include <stdint.h>
+
+namespace bl::avx512 {
+
+constexpr int lanes = 16;
+constexpr int group = 4;
+constexpr int tile_rows[group + 1] = {0, 16, 12, 8, 6};
+constexpr int dot_offset = 0;
+
+using I32 = __m512i;
+using F32 = __m512;
+using Quad = __m512i;
+using Weights = __m512i;
+using Mask = __m512i;
+
+static inline I32 splat(int32_t v) { return _mm512_set1_epi32(v); }
+static inline F32 splat(float v) { return _mm512_set1_ps(v); }
+static inline I32 load(const int32_t* p) { return _mm512_loadu_si512(p); }
+static inline F32 load(const float* p) { return _mm512_loadu_ps(p); }
+static inline I32 load_codes(const uint8_t* p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+static inline void store(int32_t* p, I32 v) { _mm512_storeu_si512(p, v); }
+
+static inline __mmask16 first(int n) { return static_cast<__mmask16>(n < lanes ? (1u << n) - 1 : 0xffffu); }
+static inline void store(float* p, F32 v, int n) { _mm512_mask_storeu_ps(p, first(n), v); }
+
+static inline I32 add(I32 a, I32 b) { return _mm512_add_epi32(a, b); }
+static inline I32 sub(I32 a, I32 b) { return _mm512_sub_epi32(a, b); }
+static inline I32 mul(I32 a, I32 b) { return _mm512_mullo_epi32(a, b); }
+static inline I32 shift_left(I32 a, int n) { return _mm512_sll_epi32(a, _mm_cvtsi32_si128(n)); }
+static inline I32 shift_right(I32 a, int n) { return _mm512_sra_epi32(a, _mm_cvtsi32_si128(n)); }
+
+static inline F32 add(F32 a, F32 b) { return _mm512_add_ps(a, b); }
+static inline F32 sub(F32 a, F32 b) { return _mm512_sub_ps(a, b); }
+static inline F32 mul(F32 a, F32 b) { return _mm512_mul_ps(a, b); }
+static inline F32 div(F32 a, F32 b) { return _mm512_div_round_ps(a, b, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static inline F32 min(F32 a, F32 b) { return _mm512_min_ps(a, b); }
+static inline F32 max(F32 a, F32 b) { return _mm512_max_ps(a, b); }
+static inline F32 to_float(I32 a) { return _mm512_cvt_roundepi32_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static inline I32 to_int(F32 a) { return _mm512_cvt_roundps_epi32(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+
+// a - round(a) is exact, so its distance from a half is too.
+static inline bool near_tie(F32 a) {
+  const F32 rest = _mm512_reduce_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC, _MM_FROUND_NO_EXC);
+  return _mm512_cmp_ps_mask(_mm512_abs_ps(rest), _mm512_set1_ps(0.499f), _CMP_GT_OQ) != 0;
+}
+
+static inline Mask splat_mask(uint8_t mask) { return _mm512_set1_epi8(static_cast<char>(mask)); }
+static inline Weights load_weights(const int8_t* p) { return _mm512_loadu_si512(p); }
+static inline Weights load_weights(const int8_t* p, Mask mask) { return _mm512_and_si512(_mm512_loadu_si512(p), mask); }
+static inline Quad splat_quad(const uint8_t* p) {
+  int32_t quad;
+  __builtin_memcpy(&quad, p, 4);
+  return _mm512_set1_epi32(quad);
+}
+static inline I32 dot(I32 acc, Quad x, Weights w) { return _mm512_dpbusd_epi32(acc, x, w); }
+
+template <int N>
+static inline void store_codes(uint8_t* p, const I32* v, int n) {
+  const __mmask64 keep = n < 64 ? (1ull << n) - 1 : ~0ull;
+  const __m512i low = _mm512_packs_epi32(v[0], v[N > 1 ? 1 : 0]);
+  const __m512i high = N > 2 ? _mm512_packs_epi32(v[N > 2 ? 2 : 0], v[N > 3 ? 3 : 0]) : low;
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  _mm512_mask_storeu_epi8(p, keep, _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high)));
+}
+
+}  // namespace bl::avx512
