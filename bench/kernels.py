@@ -7,7 +7,7 @@ that each comes from memory. Layers are held against what the machine does at mo
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -134,8 +134,8 @@ def matrix_figures(cache: Race, memory: Race) -> dict[str, Figure]:
     for bits, goal in CACHED.items():
         names = [str(s) for s in SETTINGS if s.bits == bits]
         mine = f"nested8 at {bits} bits"
-        out[f"matvec_cache_{bits}"] = Figure.at_most(cache.against(mine, names)[1].value, goal)
-        out[f"matvec_cache_{bits}_blocks_32"] = Figure.at_most(cache.against(mine, names[:1])[1].value, goal)
+        out[f"matvec_cache_{bits}"] = Figure.at_most(cache.share(mine, names), goal)
+        out[f"matvec_cache_{bits}_blocks_32"] = Figure.at_most(cache.share(mine, names[:1]), goal)
     return out
 
 
@@ -171,7 +171,7 @@ def transposed_race(channels: int, outputs: int, size: int, kernel: int, threads
         "int8": ours(Model(graph), net.example, threads),
         "zero-stuffing": ours(Model(stuffed(graph)), {"x": stuffing(net.example["x"])}, threads),
     }
-    theirs = {name: peer.open(net, threads) for name, peer in {**peers.INT8, **peers.FLOAT}.items()}
+    theirs = peers.calls(net, threads)
     what = f"transposed {kernel}x{kernel}, {channels} to {outputs}, {size}x{size}, {threaded(threads)}"
     found = race(what, mine, theirs, rounds(), threads=threads)
     return Race(what, {"int8": found.ours["int8"]}, {"our zero-stuffing": found.ours["zero-stuffing"], **found.peers})
@@ -183,12 +183,15 @@ def transposes(options: Options) -> Found:
     races = [transposed_race(*shape, kernel) for kernel in KERNELS for shape in TRANSPOSED]
     others = [*peers.INT8, *peers.FLOAT]
     rows = [row for found in races for row in found.rows()]
-    stuffing_ = max(found.against("int8", ["our zero-stuffing"])[1].value for found in races)
-    peer = max(found.against("int8", others)[1].value for found in races)
     return rows, {
-        "transposed_vs_stuffing": Figure.at_most(stuffing_, 0.4),
-        "transposed_vs_peer": Figure.at_most(peer, 0.8),
+        "transposed_vs_stuffing": Figure.at_most(worst(races, ["our zero-stuffing"]), 0.4),
+        "transposed_vs_peer": Figure.at_most(worst(races, others), 0.8),
     }
+
+
+def worst(races: Sequence[Race], among: Container[str]) -> float | None:
+    """The largest share of a peer's time; None where there is no peer."""
+    return max((share for found in races if (share := found.share("int8", among)) is not None), default=None)
 
 
 # ----------------------------------------------------------------------------------------------------------- layers

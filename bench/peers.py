@@ -11,7 +11,7 @@ import io
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib import metadata
+from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ SOURCES = ("nets.py", "minilm.py", "resnet.py", "peers.py")
 def kept(name: str, suffix: str, make: Callable[[Path], None]) -> Path:
     """The file of that name, made unless it is there; the name of the file changes with code and versions."""
     here = Path(__file__).parent
-    parts = [name.encode(), *(metadata.version(p).encode() for p in MADE_BY), *((here / s).read_bytes() for s in SOURCES)]
+    made_by = [metadata.version(p).encode() for p in MADE_BY if util.find_spec(p)]
+    parts = [name.encode(), *made_by, *((here / s).read_bytes() for s in SOURCES)]
     path = FOLDER / f"{name}-{work.digest(parts)[:12]}.{suffix}"
     if not path.exists():
         tell(f"making {name}")
@@ -162,6 +163,7 @@ def openvino_session(path: Path, feeds: Arrays, threads: int) -> Run:
 class Peer:
     """A runtime at one precision: the file it makes of a network, and how it opens that."""
 
+    needs: tuple[str, ...]
     file: Callable[[Net], Path]
     session: Callable[[Any, Arrays, int], Run]
 
@@ -170,11 +172,24 @@ class Peer:
         return self.session(self.file(net), net.example, threads)
 
 
+ONNX = ("onnx", "onnxscript", "onnxruntime")
+OPENVINO = (*ONNX, "openvino", "nncf")
 INT8 = {
-    "ONNX Runtime int8": Peer(onnx_int8, onnx_session),
-    "OpenVINO int8": Peer(openvino_int8, openvino_session),
+    "ONNX Runtime int8": Peer(ONNX, onnx_int8, onnx_session),
+    "OpenVINO int8": Peer(OPENVINO, openvino_int8, openvino_session),
 }
 FLOAT = {
-    "ONNX Runtime float": Peer(onnx_file, onnx_session),
-    "OpenVINO float": Peer(openvino_file, openvino_session),
+    "ONNX Runtime float": Peer(ONNX, onnx_file, onnx_session),
+    "OpenVINO float": Peer(OPENVINO, openvino_file, openvino_session),
 }
+
+
+def calls(net: Net, threads: int, among: Mapping[str, Peer] = INT8 | FLOAT) -> dict[str, Run]:
+    """A call for each peer whose packages are installed; the others are named on standard error."""
+    out = {}
+    for name, peer in among.items():
+        if missing := [package for package in peer.needs if util.find_spec(package) is None]:
+            tell(f"{name} is left out: {missing[0]} is not installed; pip install '.[bench]' brings it")
+        else:
+            out[name] = peer.open(net, threads)
+    return out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from bench.ours import isas
@@ -20,11 +20,18 @@ class Race:
     ours: Mapping[str, Times]
     peers: Mapping[str, Times]
 
-    def against(self, ours: str, among: Iterable[str] | None = None) -> tuple[str, Ratio]:
-        """The fastest peer, of those named if any are, and how our call stands to it."""
-        peers = self.peers if among is None else {name: self.peers[name] for name in among}
+    def against(self, ours: str, among: Container[str] | None = None) -> tuple[str, Ratio] | None:
+        """The fastest peer, of those named if any are, and how our call stands to it; None where there is no peer."""
+        peers = {name: t for name, t in self.peers.items() if among is None or name in among}
+        if not peers:
+            return None
         best = fastest(peers)
         return best, ratio(self.ours[ours], peers[best])
+
+    def share(self, ours: str, among: Container[str] | None = None) -> float | None:
+        """Our time over the fastest peer's; None where there is no peer."""
+        found = self.against(ours, among)
+        return None if found is None else found[1].value
 
     def rows(self) -> list[Row]:
         """A row for each of our calls and each peer, in milliseconds."""

@@ -48,6 +48,7 @@ def test_a_race_is_judged_by_the_fastest_peer():
     row = found.row("int8", "b")
     assert (row.what, row.peer_name, round(row.ours), round(row.ratio, 2)) == ("net, int8, ms", "b", 3, 0.75)
     assert len(found.rows()) == 3
+    assert found.share("int8", ["nobody"]) is None
 
 
 def test_without_a_core_nothing_is_judged(monkeypatch):
@@ -152,7 +153,7 @@ def test_padding_does_not_matter_to_the_encoder():
 
 def test_seeded_networks_neither_explode_nor_fade():
     """After batch norm is settled outputs have the scale of ones, and two runs make the same network."""
-    small = lambda: nn.Sequential(*(nets.unit(3, 3, 3, act=nn.ReLU()) for _ in range(20)))  # noqa: E731
+    small = lambda: nn.Sequential(*(nets.unit(3, 3, 3, act=nn.ReLU()) for _ in range(20)))
     first, second = nets.seeded(small, 32), nets.seeded(small, 32)
     x = torch.from_numpy(nets.images(2, 32))
     with torch.no_grad():
