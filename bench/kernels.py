@@ -68,9 +68,14 @@ def cached(options: Options, threads: int) -> Race:
     calls |= {f"{text} per channel": ours(matrix(text), x, threads) for text in ("int8", "int4")}
     if "avx2" in isas()[1:]:
         calls |= {f"{name}, avx2": run for name, run in at_widths(matrix("nested8"), x, threads, "avx2").items()}
-    settings = SETTINGS + (OTHERS if options.full else ())
+    settings = few_bits(SETTINGS + (OTHERS if options.full else ()))
     theirs = {str(s): peers.onnx_session(nbits.model(SIZE, SIZE, s), x, threads) for s in settings}
     return race(f"matrix {SIZE} x {SIZE} in cache, {threaded(threads)}", calls, theirs, rounds(), threads=threads)
+
+
+def few_bits(settings: Sequence[nbits.Setting]) -> Sequence[nbits.Setting]:
+    """The peer's settings, none where it is not installed."""
+    return settings if peers.there("MatMulNBits", peers.ONNX) else ()
 
 
 def turning(calls: Sequence[Run]) -> Run:
@@ -86,7 +91,7 @@ def from_memory(options: Options, threads: int) -> Race:
     models = [opened(matrix("nested8", seed), threads) for seed in range(max(counts.values()))]
     calls = {f"nested8 at {b} bits": turning([call(m.at(b), x) for m in models[:n]]) for b, n in counts.items()}
     theirs = {}
-    for setting in SETTINGS if options.full else SETTINGS[1::2]:
+    for setting in few_bits(SETTINGS if options.full else SETTINGS[1::2]):
         files = [nbits.model(SIZE, SIZE, setting, seed) for seed in range(counts[setting.bits])]
         theirs[str(setting)] = turning([peers.onnx_session(file, x, threads) for file in files])
     what = f"matrix {SIZE} x {SIZE} from memory, {threaded(threads)}"

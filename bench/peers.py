@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
@@ -185,11 +185,13 @@ FLOAT = {
 
 
 def calls(net: Net, threads: int, among: Mapping[str, Peer] = INT8 | FLOAT) -> dict[str, Run]:
-    """A call for each peer whose packages are installed; the others are named on standard error."""
-    out = {}
-    for name, peer in among.items():
-        if missing := [package for package in peer.needs if util.find_spec(package) is None]:
-            tell(f"{name} is left out: {missing[0]} is not installed; pip install '.[bench]' brings it")
-        else:
-            out[name] = peer.open(net, threads)
-    return out
+    """A call for each peer that is there."""
+    return {name: peer.open(net, threads) for name, peer in among.items() if there(name, peer.needs)}
+
+
+def there(name: str, needs: Sequence[str]) -> bool:
+    """Whether a peer's packages are installed; if not it is named on standard error."""
+    missing = [package for package in needs if util.find_spec(package) is None]
+    if missing:
+        tell(f"{name} is left out: {missing[0]} is not installed; pip install '.[bench]' brings it")
+    return not missing
