@@ -19,9 +19,9 @@ from bench.nets import Net
 from bench.options import Options, tell
 from bench.ours import call, isas, opened, ours, steps
 from bench.peak import Peak, last_cache, peak
-from bench.race import Race, judged, race, threaded
+from bench.race import Race, judged, race, rounds, threaded
 from bench.result import Figure, Result, Row, machine, versions
-from bench.timing import ROUNDS, Run
+from bench.timing import Run
 from bitladder import Model
 
 SIZE = 4096
@@ -36,11 +36,6 @@ TRANSPOSED = ((64, 64, 32), (128, 64, 32), (256, 128, 16), (256, 256, 16))  # ch
 NETS = ("resnet20", "mobilenet_v2", "resnet50", "minilm")
 
 Found = tuple[list[Row], dict[str, Figure]]
-
-
-def rounds() -> int:
-    """As many rounds as a comparison wants; few where the reference stands in for the compiled core."""
-    return ROUNDS if isas() else 3
 
 
 def vector(size: int = SIZE) -> np.ndarray:
@@ -70,7 +65,7 @@ def cached(options: Options, threads: int) -> Race:
         calls |= {f"{name}, avx2": run for name, run in at_widths(matrix("nested8"), x, threads, "avx2").items()}
     settings = few_bits(SETTINGS + (OTHERS if options.full else ()))
     theirs = {str(s): peers.onnx_session(nbits.model(SIZE, SIZE, s), x, threads) for s in settings}
-    return race(f"matrix {SIZE} x {SIZE} in cache, {threaded(threads)}", calls, theirs, rounds(), threads=threads)
+    return race(f"matrix {SIZE} x {SIZE} in cache, {threaded(threads)}", calls, theirs, rounds(options), threads=threads)
 
 
 def few_bits(settings: Sequence[nbits.Setting]) -> Sequence[nbits.Setting]:
@@ -95,7 +90,7 @@ def from_memory(options: Options, threads: int) -> Race:
         files = [nbits.model(SIZE, SIZE, setting, seed) for seed in range(counts[setting.bits])]
         theirs[str(setting)] = turning([peers.onnx_session(file, x, threads) for file in files])
     what = f"matrix {SIZE} x {SIZE} from memory, {threaded(threads)}"
-    return race(what, calls, theirs, rounds(), threads=threads, settle=False)
+    return race(what, calls, theirs, rounds(options), threads=threads, settle=False)
 
 
 def of_width(found: Race, bits: int) -> list[Row]:
@@ -169,7 +164,7 @@ def transposed_net(channels: int, outputs: int, size: int, kernel: int) -> Net:
     return Net(f"transposed-{channels}-{outputs}-{size}-{kernel}", layer.eval(), {"x": x})
 
 
-def transposed_race(channels: int, outputs: int, size: int, kernel: int, threads: int = 1) -> Race:
+def transposed_race(options: Options, channels: int, outputs: int, size: int, kernel: int, threads: int = 1) -> Race:
     """Ours and the same by zero-stuffing, in int8; the peers in float and int8."""
     net, graph = transposed_net(channels, outputs, size, kernel), transposed(channels, outputs, size, kernel)
     mine = {
@@ -178,14 +173,14 @@ def transposed_race(channels: int, outputs: int, size: int, kernel: int, threads
     }
     theirs = peers.calls(net, threads)
     what = f"transposed {kernel}x{kernel}, {channels} to {outputs}, {size}x{size}, {threaded(threads)}"
-    found = race(what, mine, theirs, rounds(), threads=threads)
+    found = race(what, mine, theirs, rounds(options), threads=threads)
     return Race(what, {"int8": found.ours["int8"]}, {"our zero-stuffing": found.ours["zero-stuffing"], **found.peers})
 
 
 def transposes(options: Options) -> Found:
     """Every shape; figures are of the shape that does worst."""
     tell("transposed convolutions")
-    races = [transposed_race(*shape, kernel) for kernel in KERNELS for shape in TRANSPOSED]
+    races = [transposed_race(options, *shape, kernel) for kernel in KERNELS for shape in TRANSPOSED]
     others = [*peers.INT8, *peers.FLOAT]
     rows = [row for found in races for row in found.rows()]
     return rows, {
@@ -202,10 +197,10 @@ def worst(races: Sequence[Race], among: Container[str]) -> float | None:
 # ----------------------------------------------------------------------------------------------------------- layers
 
 
-def layer_seconds(model: Model, x: np.ndarray, isa: str) -> float:
+def layer_seconds(options: Options, model: Model, x: np.ndarray, isa: str) -> float:
     """Median seconds of the steps that multiply, without those that turn reals into codes and back; all on the reference."""
     ready = opened(model, 1, isa)
-    runs = [steps(ready, {"x": x}) for _ in range(2 + rounds())][2:]
+    runs = [steps(ready, {"x": x}) for _ in range(2 + rounds(options))][2:]
     return float(np.median([sum(s.milliseconds for s in run if s.macs or not isa) for run in runs])) * 1e-3
 
 
@@ -225,14 +220,14 @@ class Sum:
         return self.macs / self.seconds
 
 
-def net_rows(net: str, isa: str, top: float | None, each: bool) -> list[Row]:
+def net_rows(options: Options, net: str, isa: str, top: float | None, each: bool) -> list[Row]:
     """GMAC/s of a network's layers on an instruction set against the peak: all layers together, and each if asked for."""
     tell(f"layers of {net}, {isa or 'reference'}")
     whole, rows = Sum(), []
     for layer, count in distinct(layers(net)):
         graph = layer.graph()
         x = np.random.default_rng(3).normal(size=graph.inputs[0].shape).astype(np.float32)
-        took = layer_seconds(Model(graph), x, isa)
+        took = layer_seconds(options, Model(graph), x, isa)
         whole = whole.plus(layer, count, took)
         rows.append(rate_row(f"{net} {layer.name} ({count}x), {isa or 'reference'}, GMAC/s", layer.macs / took, top))
     total = rate_row(f"{net}, all layers, {isa or 'reference'}, GMAC/s", whole.rate, top)
@@ -248,7 +243,7 @@ def real_layers(options: Options, top: Peak) -> Found:
     sets = [isa for isa in isas() if isa != "scalar" or options.full] or [""]
     rows, figures = [], {}
     for net, isa in itertools.product(NETS, sets):
-        found = net_rows(net, isa, top.macs.get(isa), each=isa == sets[0] or options.full)
+        found = net_rows(options, net, isa, top.macs.get(isa), each=isa == sets[0] or options.full)
         rows += found
         figures[f"peak_{net}_{isa or 'reference'}"] = (
             Figure.at_most(None, None) if found[0].ratio is None else Figure(found[0].ratio, None, True)

@@ -23,9 +23,9 @@ from bench import minilm, nets, peers, work
 from bench.nets import Net
 from bench.options import Options, tell
 from bench.ours import call, isas, opened, ours
-from bench.race import Race, judged, race, threaded
+from bench.race import Race, judged, race, rounds, threaded
 from bench.result import Figure, Result, Row, machine, versions
-from bench.timing import ROUNDS, Run
+from bench.timing import Run
 from bitladder import Model
 from bitladder.formats import QTensor
 
@@ -50,11 +50,6 @@ def file(net: Net, plan: str) -> Path:
         FOLDER.mkdir(parents=True, exist_ok=True)
         bl.quantize(net.module, net.calibration, plan=plan, effort="fast").save(path)
     return path
-
-
-def rounds(options: Options) -> int:
-    """As many rounds as a comparison wants; few where the reference stands in for the compiled core."""
-    return 3 if not isas() else ROUNDS if options.quick else 3 * ROUNDS
 
 
 # ------------------------------------------------------------------------------------------------------------- time

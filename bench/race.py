@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
+from bench.options import Options
 from bench.ours import isas
 from bench.result import Figure, Row
 from bench.timing import ROUNDS, Ratio, Run, Times, fastest, interleaved, ratio
 
+FEW = 3  # rounds of the reference
 PAUSE = 0.005  # seconds until the threads of the runtime before have stopped looking for work
+
+
+def rounds(options: Options) -> int:
+    """As many rounds as a comparison wants; few where the reference stands in for the compiled core."""
+    return FEW if not isas() else ROUNDS if options.quick else 3 * ROUNDS
 
 
 @dataclass(frozen=True)
