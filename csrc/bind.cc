@@ -218,8 +218,10 @@ class PythonNetwork {
   }
 
   PythonRung at(int all, std::map<std::string, int> each) const {
+    const Widths widths{all, std::move(each)};
     std::shared_ptr<Rung> rung;
-    quietly([&] { return network_->at({all, std::move(each)}, rung); });
+    check(check_widths(network_->graph(), widths));
+    quietly([&] { return network_->at(widths, rung); });
     return {network_, std::move(rung)};
   }
 

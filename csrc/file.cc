@@ -97,7 +97,9 @@ Problem read_codes(const Tree& entry, Source& source, const std::string& where, 
   if (Problem p = source.encoding(entry, where, &out.shape, out.encoding)) return p;
   const Tree *data = entry.find("data"), *numbers = entry.find("planes");
   if (!out.encoding.format.nested()) {
-    if (!data || numbers) return damaged(where, "an object with 'data' and without 'planes'", numbers ? "planes" : "one without");
+    if (!data || numbers) {
+      return damaged(where, "an object with 'data' and without 'planes'", numbers ? "'planes'" : "neither");
+    }
     return source.codes(*data->whole(), where, out);
   }
   const auto bits = static_cast<size_t>(out.encoding.format.bits);
@@ -171,7 +173,7 @@ Problem read_header(const Container& file, int bits, Graph& out) {
   const bool newer = file.minor > kMinor;
   if (Problem p = checked(file.header, {kRootFields}, "the header", newer)) return p;
   out.meta = *file.header.find("meta");
-  if (!has_good_floats(out.meta)) return damaged("a float of meta", "inf, -inf or nan", "another");
+  if (!spell_out_floats(out.meta)) return damaged("a float of meta", "inf, -inf or nan", "another");
   Floors floors, defaults;
   if (Problem p = check_widths(out.meta, "min_bits", floors)) return p;
   if (Problem p = check_widths(out.meta, "default_bits", defaults)) return p;

@@ -4,7 +4,9 @@
 #include <cmath>
 #include <cstring>
 
+#include "fold.h"
 #include "layout.h"
+#include "wait.h"
 #include "weights.h"
 
 namespace bl {
@@ -96,6 +98,11 @@ Problem Lowering::all(const std::vector<Shape>& inputs) {
   for (const Node& node : graph_.nodes) {
     if (fused_.count(node.name()) != 0) continue;
     if (std::all_of(node.outputs.begin(), node.outputs.end(), [&](const std::string& n) { return known_.count(n) != 0; })) continue;
+    if (fold(*this, node)) continue;
+    if (waits(*this, node)) {
+      fuse(node);
+      continue;
+    }
     const Rule* rule = rule_of(node.op);
     if (rule == nullptr) refuse(node, "operator " + node.op + " has no kernel");
     else if (!rule->lower(*this, node) && !problem_) refuse(node, "operator " + node.op + " has no kernel for these inputs");
@@ -123,6 +130,12 @@ const Layer* Lowering::layer(const Node& node, int& number) const {
       return &layers_[i];
     }
   return nullptr;
+}
+
+int Lowering::width_of(const Node& node, size_t slot) const {
+  for (size_t i = 0; i < layers_.size(); ++i)
+    if (layers_[i].kind == Layer::read && layers_[i].node == node.name() && layers_[i].weight == node.inputs[slot]) return static_cast<int>(i);
+  return -1;
 }
 
 const Array* Lowering::constant(const Node& node, size_t slot) const {

@@ -42,11 +42,11 @@ static inline F32 max(F32 a, F32 b) { return _mm512_max_ps(a, b); }
 static inline F32 to_float(I32 a) { return _mm512_cvt_roundepi32_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 static inline I32 to_int(F32 a) { return _mm512_cvt_roundps_epi32(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 
-// a - round(a) is exact, so its distance from a half is too.
-static inline bool near_tie(F32 a) {
-  const F32 rest = _mm512_reduce_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC, _MM_FROUND_NO_EXC);
-  return _mm512_cmp_ps_mask(_mm512_abs_ps(rest), _mm512_set1_ps(0.499f), _CMP_GT_OQ) != 0;
+static inline F32 round(F32 a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static inline F32 farther(F32 far, F32 a) {
+  return _mm512_range_ps(far, _mm512_reduce_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), 0x0b);  // larger size, no sign
 }
+static inline bool any_above(F32 a, float b) { return _mm512_cmp_ps_mask(a, _mm512_set1_ps(b), _CMP_GT_OQ) != 0; }
 
 static inline Mask splat_mask(uint8_t mask) { return _mm512_set1_epi8(static_cast<char>(mask)); }
 static inline Weights load_weights(const int8_t* p) { return _mm512_loadu_si512(p); }
@@ -59,12 +59,16 @@ static inline Quad splat_quad(const uint8_t* p) {
 static inline I32 dot(I32 acc, Quad x, Weights w) { return _mm512_dpbusd_epi32(acc, x, w); }
 
 template <int N>
-static inline void store_codes(uint8_t* p, const I32* v, int n) {
-  const __mmask64 keep = n < 64 ? (1ull << n) - 1 : ~0ull;
-  const __m512i low = _mm512_packs_epi32(v[0], v[N > 1 ? 1 : 0]);
-  const __m512i high = N > 2 ? _mm512_packs_epi32(v[N > 2 ? 2 : 0], v[N > 3 ? 3 : 0]) : low;
-  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  _mm512_mask_storeu_epi8(p, keep, _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high)));
+static inline void store_codes(uint8_t* p, const I32* v, I32 zero, int n) {
+  const __m512i words = _mm512_packs_epi32(zero, zero), order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  const __m512i low = _mm512_adds_epi16(_mm512_packs_epi32(v[0], v[N > 1 ? 1 : 0]), words);
+  const __m512i high = N > 2 ? _mm512_adds_epi16(_mm512_packs_epi32(v[N > 2 ? 2 : 0], v[N > 3 ? 3 : 0]), words) : low;
+  const __m512i bytes = _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high));
+  if (n < N * lanes) return _mm512_mask_storeu_epi8(p, (1ull << n) - 1, bytes);  // slow where n is all of them
+  if constexpr (N == 4) _mm512_storeu_si512(p, bytes);
+  if constexpr (N == 2 || N == 3) _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_castsi512_si256(bytes));
+  if constexpr (N == 1) _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_castsi512_si128(bytes));
+  if constexpr (N == 3) _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 32), _mm512_extracti32x4_epi32(bytes, 2));
 }
 
 }  // namespace bl::avx512

@@ -59,8 +59,19 @@ static inline int32_t rounded(float a) {
 }
 static inline I32 to_int(const F32& a) { return each<I32>([&](int i) { return rounded(a.at[i]); }); }
 
-// Whether any number is so near to a half that a product with a reciprocal may round otherwise than the quotient.
-static inline bool near_tie(const F32&) { return true; }
+static inline F32 round(const F32& a) {
+  return each<F32>([&](int i) { return a.at[i] < 0x1p23f && a.at[i] > -0x1p23f ? static_cast<float>(rounded(a.at[i])) : a.at[i]; });
+}
+// The larger of `far` and the distance of a from the nearest whole number, which is exact.
+static inline F32 farther(const F32& far, const F32& a) {
+  const F32 rest = sub(a, round(a));
+  return max(far, max(rest, sub(splat(0.0f), rest)));
+}
+static inline bool any_above(const F32& a, float b) {
+  bool any = false;
+  for (int i = 0; i < lanes; ++i) any |= a.at[i] > b;
+  return any;
+}
 
 static inline Mask splat_mask(uint8_t mask) { return mask; }
 static inline Weights load_weights(const int8_t* p, Mask mask = 0xff) {
@@ -77,11 +88,11 @@ static inline I32 dot(const I32& acc, const Quad& x, const Weights& w) {
   });
 }
 
-// The first n of the numbers in v[0] .. v[N - 1], held to 0..255.
+// The first n of the numbers in v[0] .. v[N - 1], plus zero, held to 0..255.
 template <int N>
-static inline void store_codes(uint8_t* p, const I32* v, int n) {
-  for (int i = 0; i < n; ++i) {
-    const int32_t c = v[i / lanes].at[i % lanes];
+static inline void store_codes(uint8_t* p, const I32* v, const I32& zero, int n) {
+  for (int i = 0; i < N * lanes && i < n; ++i) {
+    const int64_t c = int64_t{v[i / lanes].at[i % lanes]} + zero.at[0];
     p[i] = static_cast<uint8_t>(c < 0 ? 0 : c > 255 ? 255 : c);
   }
 }

@@ -132,16 +132,21 @@ struct Bench {
     d.finish.sum_low = 0, d.finish.sum_high = __builtin_inff();
     call.x = x.data(), call.y = y.data(), call.weight_sums = ints.data();
     call.other = l.residual ? other.data() : nullptr;
-    call.row_end = rows;
   }
 
   double macs() const { return 1.0 * rows * layer.outputs * layer.inputs * (layer.window ? layer.window * layer.window : 1); }
   Bench(Bench&&) = default;  // its vectors stay where they are
 
+  // All panels for a block of rows, then the next block: outputs of a row are written while they are near, as long as the
+  // weights of all panels are near too.
   void run(const Kernels& kernels) {
-    for (call.panel = 0; call.panel * panel_columns < d.columns; ++call.panel) {
-      call.w = w.data() + int64_t{call.panel} * panel_columns * 4 * d.quads;
-      kernels.dense.run(d, call);
+    const int64_t near = w.size() < (1 << 19) ? (1 << 17) / (d.columns + d.from.column) : rows, block = near < 48 ? 48 : near;
+    for (call.row = 0; call.row < rows; call.row = call.row_end) {
+      call.row_end = call.row + block < rows ? call.row + block : rows;
+      for (call.panel = 0; call.panel * panel_columns < d.columns; ++call.panel) {
+        call.w = w.data() + int64_t{call.panel} * panel_columns * 4 * d.quads;
+        kernels.dense.run(d, call);
+      }
     }
   }
 };

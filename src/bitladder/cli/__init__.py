@@ -26,6 +26,17 @@ class Parser(argparse.ArgumentParser):
         self.exit(FAILED, f"{self.prog}: error: {message}; see {self.prog} --help\n")
 
 
+class Version(argparse.Action):
+    """Prints the version and whether there is a native core, which is loaded for nothing else here."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from bitladder import native
+
+        core = f"native core, {native.isas()[0]}" if native.core else f"no native core: {native.why}"
+        print(f"bitladder {__version__} ({core})")
+        parser.exit()
+
+
 def widths(text: str) -> int | str:
     """A number of bits, or "auto"."""
     return text if text == "auto" else positive(text)
@@ -113,7 +124,7 @@ COMMANDS: dict[str, tuple[str, list[tuple[tuple[str, ...], dict]]]] = {
 def parser() -> Parser:
     """The parser of all commands, made from their table."""
     top = Parser(prog="bitladder", description="The fewest bits per layer that keep a network's accuracy.", allow_abbrev=False)
-    top.add_argument("--version", action="version", version=f"bitladder {__version__}")
+    top.add_argument("--version", action=Version, nargs=0, help="print the version, and which native core runs")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     for name, (text, options) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
