@@ -21,8 +21,9 @@ from bench.ours import call, isas, opened, ours, steps
 from bench.peak import Peak, last_cache, peak
 from bench.race import Race, judged, race, rounds, threaded
 from bench.result import Figure, Result, Row, machine, versions
-from bench.timing import Run
 from bitladder import Model
+from bitladder.peers import onnxruntime
+from bitladder.timing import Run
 
 SIZE = 4096
 WIDTHS = (8, 4, 2)
@@ -64,7 +65,7 @@ def cached(options: Options, threads: int) -> Race:
     if "avx2" in isas()[1:]:
         calls |= {f"{name}, avx2": run for name, run in at_widths(matrix("nested8"), x, threads, "avx2").items()}
     settings = few_bits(SETTINGS + (OTHERS if options.full else ()))
-    theirs = {str(s): peers.onnx_session(nbits.model(SIZE, SIZE, s), x, threads) for s in settings}
+    theirs = {str(s): onnxruntime(nbits.model(SIZE, SIZE, s), x, threads) for s in settings}
     return race(f"matrix {SIZE} x {SIZE} in cache, {threaded(threads)}", calls, theirs, rounds(options), threads=threads)
 
 
@@ -88,7 +89,7 @@ def from_memory(options: Options, threads: int) -> Race:
     theirs = {}
     for setting in few_bits(SETTINGS if options.full else SETTINGS[1::2]):
         files = [nbits.model(SIZE, SIZE, setting, seed) for seed in range(counts[setting.bits])]
-        theirs[str(setting)] = turning([peers.onnx_session(file, x, threads) for file in files])
+        theirs[str(setting)] = turning([onnxruntime(file, x, threads) for file in files])
     what = f"matrix {SIZE} x {SIZE} from memory, {threaded(threads)}"
     return race(what, calls, theirs, rounds(options), threads=threads, settle=False)
 

@@ -25,9 +25,9 @@ from bench.options import Options, tell
 from bench.ours import call, isas, opened, ours
 from bench.race import Race, judged, race, rounds, threaded
 from bench.result import Figure, Result, Row, machine, versions
-from bench.timing import Run
 from bitladder import Model
 from bitladder.formats import QTensor
+from bitladder.timing import Run
 
 GOALS = {"resnet50": 1.0, "mobilenet_v2": 0.75, "resnet20": 0.75, "minilm": 1.0}  # of the faster int8 peer's time
 WIDTHS = (8, 4, 2)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.timing import Run
 from bitladder import Model, native
+from bitladder.timing import Run
 
 
 def isas() -> list[str]:

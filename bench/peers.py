@@ -21,9 +21,9 @@ import torch
 from bench import work
 from bench.nets import Net
 from bench.options import tell
-from bench.timing import Run
+from bitladder.peers import Arrays, onnxruntime, openvino
+from bitladder.timing import Run
 
-Arrays = Mapping[str, np.ndarray]
 FOLDER = work.FOLDER / "peers"
 MADE_BY = ("torch", "onnx", "onnxruntime", "openvino", "nncf")
 SOURCES = ("nets.py", "minilm.py", "resnet.py", "peers.py")
@@ -98,20 +98,6 @@ def onnx_int8(net: Net) -> Path:
     return kept(f"{net.name}-int8", "onnx", make)
 
 
-def onnx_session(path: Path | bytes, feeds: Arrays, threads: int) -> Run:
-    """A call that runs an ONNX file."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = 3
-    given = path if isinstance(path, bytes) else str(path)
-    session = ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
-    named = dict(zip([i.name for i in session.get_inputs()], feeds.values(), strict=True))
-    return lambda: session.run(None, named)
-
-
 # ---------------------------------------------------------------------------------------------------------- OpenVINO
 
 
@@ -141,21 +127,6 @@ def openvino_int8(net: Net) -> Path:
     return kept(f"{net.name}-int8", "xml", make)
 
 
-def openvino_session(path: Path, feeds: Arrays, threads: int) -> Run:
-    """A call that runs a model, one stream for the least time of one sample."""
-    import openvino as ov
-
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": 1,
-        "ENABLE_CPU_PINNING": False,
-    }
-    request = ov.Core().compile_model(str(path), "CPU", settings).create_infer_request()
-    given = list(feeds.values())
-    return lambda: request.infer(given, share_inputs=True, share_outputs=True)
-
-
 # ------------------------------------------------------------------------------------------------------------- peers
 
 
@@ -175,12 +146,12 @@ class Peer:
 ONNX = ("onnx", "onnxscript", "onnxruntime")
 OPENVINO = (*ONNX, "openvino", "nncf")
 INT8 = {
-    "ONNX Runtime int8": Peer(ONNX, onnx_int8, onnx_session),
-    "OpenVINO int8": Peer(OPENVINO, openvino_int8, openvino_session),
+    "ONNX Runtime int8": Peer(ONNX, onnx_int8, onnxruntime),
+    "OpenVINO int8": Peer(OPENVINO, openvino_int8, openvino),
 }
 FLOAT = {
-    "ONNX Runtime float": Peer(ONNX, onnx_file, onnx_session),
-    "OpenVINO float": Peer(OPENVINO, openvino_file, openvino_session),
+    "ONNX Runtime float": Peer(ONNX, onnx_file, onnxruntime),
+    "OpenVINO float": Peer(OPENVINO, openvino_file, openvino),
 }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bench.options import Options
 from bench.ours import isas
 from bench.result import Figure, Row
-from bench.timing import ROUNDS, Ratio, Run, Times, fastest, interleaved, ratio
+from bitladder.timing import ROUNDS, Ratio, Run, Times, fastest, interleaved, ratio
 
 FEW = 3  # rounds of the reference
 PAUSE = 0.005  # seconds until the threads of the runtime before have stopped looking for work

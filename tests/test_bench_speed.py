@@ -5,12 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from bench import kernels, layers, minilm, nbits, nets, networks, race, timing
+from bench import kernels, layers, minilm, nbits, nets, networks, race
 from bench.layers import Layer, coded, distinct, one, stuffed, stuffing, transposed
 from bench.race import Race, judged
 from bench.result import Figure
-from bench.timing import Times, interleaved, ratio
+from bitladder import timing
 from bitladder.runtime.reference import run
+from bitladder.timing import Times, interleaved, ratio
 
 
 def times(*milliseconds):
