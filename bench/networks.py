@@ -35,16 +35,15 @@ PLANS = ("int8", "nested8")
 SWITCH = 1.0  # milliseconds
 KEPT = 0.05  # bytes that a width may keep for itself, as a share of those of the weights
 MEMORY = 1.2  # bytes of a loaded network, as a multiple of its codes and its arena
+MADE_BY = ("convert", "file", "formats", "ir", "ptq")  # what a quantized network depends on
 FOLDER = work.FOLDER / "ours"
 
 Found = tuple[list[Row], dict[str, Figure]]
 
 
 def file(net: Net, plan: str) -> Path:
-    """The network quantized by us, made unless it is there; the name changes with our code and with the network's."""
-    here = Path(__file__).parent
-    code = [work.code().encode(), *((here / f"{name}.py").read_bytes() for name in ("nets", "minilm"))]
-    path = FOLDER / f"{net.name}-{plan}-{work.digest(code)[:12]}.ladder"
+    """The network quantized by us, made unless it is there; the name changes with the code that makes it."""
+    path = FOLDER / f"{net.name}-{plan}-{work.source(MADE_BY, ('nets', 'minilm', 'resnet'))[:12]}.ladder"
     if not path.exists():
         tell(f"quantizing {net.name} as {plan}")
         FOLDER.mkdir(parents=True, exist_ok=True)

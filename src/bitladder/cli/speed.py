@@ -47,9 +47,8 @@ def bench(args: Namespace, terminal: Terminal) -> Outcome:
     isa = native.isa() or "reference"
     found = {name: (t, ratio(times[OURS], t)) for name, t in times.items()}
     cells = [row(name, *each) for name, each in found.items()]
-    lines = [
-        f"{threads} thread{'s'[: threads > 1]}, {isa}, {model.average_bits:.3g} bits on average, medians of {ROUNDS} rounds in turns"
-    ]
+    on = f"{threads} thread{'s'[: threads > 1]}, {isa}"
+    lines = [f"{on}, {model.average_bits:.3g} bits on average; medians of {ROUNDS} rounds in turns"]
     text = table(("runtime", "ms", "best", "ours / it", "95 %"), cells)
     facts = {"threads": threads, "isa": isa, "rows": [fact(name, *each) for name, each in found.items()]}
     return Outcome(text, None, lines, facts)
