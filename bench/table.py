@@ -41,6 +41,8 @@ SAYS = (
     ),
     (r"peak_(\w+)_(\w+)", r"layers of \1 on \2: share of the measured multiply-accumulate peak", "at least"),
     (r"nested_(\d)_loss", r"one nested file at \1 bits: points lost against a network rounded for \1 bits alone", "at most"),
+    (r"escalation_costs_won", "escalation: costs at which it surely beats fixed widths that cost the same", "at least"),
+    (r"escalation_bits_as_good_as_(\d)", r"escalation: mean bits that lose at most 0.2 points against \1 bits", "below"),
 )
 
 HEAD = """# Performance

@@ -34,6 +34,7 @@ void check(const Problem& problem) {
   const nb::object raised = nb::module_::import_("bitladder.errors").attr(type);
   const nb::object error =
       problem.status == Status::truncated ? raised(problem.message, problem.needed) : raised(problem.message);
+  if (!problem.node.empty()) error.attr("node") = problem.node;
   PyErr_SetObject(raised.ptr(), error.ptr());
   nb::raise_python_error();
 }

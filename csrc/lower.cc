@@ -320,7 +320,7 @@ void Lowering::emit(Step step) {
 }
 
 bool Lowering::refuse(const Node& node, const std::string& why) {
-  if (!problem_) problem_ = {Status::unsupported, "run: node '" + node.name() + "' (" + node.op + "): " + why, 0};
+  if (!problem_) problem_ = {Status::unsupported, "run: node '" + node.name() + "' (" + node.op + "): " + why, 0, node.name()};
   return false;
 }
 

@@ -17,6 +17,8 @@ recipe
 task
 assign
 ptq
+dial
+device
 model
 engine
 file

@@ -107,6 +107,18 @@ COMMANDS: dict[str, tuple[str, list[tuple[tuple[str, ...], dict]]]] = {
             FILE,
             (("input",), {"metavar": "INPUT.npz", "help": "one array per input by name, or x"}),
             BITS,
+            (
+                ("--milliseconds",),
+                {
+                    "type": float,
+                    "metavar": "T",
+                    "help": "at the most accurate width of those measured in the file that takes at most T",
+                },
+            ),
+            (
+                ("--min-accuracy",),
+                {"type": float, "metavar": "A", "help": "at the narrowest width that was measured to reach A, a fraction"},
+            ),
             (("--threads",), {"type": positive, "metavar": "N", "help": "at most this many threads"}),
             out("OUT.npz", "where to write one array per output"),
             JSON,
