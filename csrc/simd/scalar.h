@@ -52,8 +52,9 @@ static inline F32 min(const F32& a, const F32& b) { return each<F32>([&](int i) 
 static inline F32 max(const F32& a, const F32& b) { return each<F32>([&](int i) { return a.at[i] > b.at[i] ? a.at[i] : b.at[i]; }); }
 static inline F32 to_float(const I32& a) { return each<F32>([&](int i) { return static_cast<float>(a.at[i]); }); }
 
-// Halves to even; |a| below 2^31.
+// Halves to even; any number for what has no place in 32 bits.
 static inline int32_t rounded(float a) {
+  if (!(a > -0x1p31f && a < 0x1p31f)) return INT32_MIN;
   const int32_t whole = static_cast<int32_t>(a);
   const float rest = a - static_cast<float>(whole);  // exact, of the sign of a
   const float size = rest < 0 ? -rest : rest;
