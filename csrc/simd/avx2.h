@@ -8,7 +8,7 @@ namespace bl::avx2 {
 
 constexpr int lanes = 8;
 constexpr int group = 2;
-constexpr int tile_rows[group + 1] = {0, 8, 4};
+constexpr int tile_rows[group + 1] = {0, 6, 5};
 constexpr int dot_offset = 0;
 
 // Products of bytes are summed in pairs of 16-bit numbers, which must not saturate: bytes 0 and 2 of a quad in one vector,
