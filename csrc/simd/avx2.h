@@ -20,7 +20,6 @@ using F32 = __m256;
 using Quad = Halves;
 using Weights = Halves;
 using Mask = __m256i;
-struct Nearest { I32 whole; F32 off; };
 
 static inline I32 splat(int32_t v) { return _mm256_set1_epi32(v); }
 static inline F32 splat(float v) { return _mm256_set1_ps(v); }
@@ -53,12 +52,11 @@ static inline F32 to_float(I32 a) { return _mm256_cvtepi32_ps(a); }
 static inline F32 round(F32 a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 static inline I32 to_int(F32 a) { return _mm256_cvtps_epi32(round(a)); }
 
-static inline Nearest nearest_product(F32 a, F32 b) {
-  const F32 product = mul(a, b), whole = round(product);
-  return {_mm256_cvtps_epi32(whole), _mm256_andnot_ps(_mm256_set1_ps(-0.0f), sub(product, whole))};
-}
-static inline F32 larger(F32 a, F32 b) { return max(a, b); }
-static inline bool any_above(F32 a, float b) { return _mm256_movemask_ps(_mm256_cmp_ps(a, _mm256_set1_ps(b), _CMP_GT_OQ)) != 0; }
+
+constexpr int32_t nearest_offset = 0;
+static inline I32 nearest(F32 a, F32 b) { return to_int(mul(a, b)); }
+static inline I32 differences(I32 before, I32 a, I32 b) { return _mm256_or_si256(before, _mm256_xor_si256(a, b)); }
+static inline bool any(I32 a) { return !_mm256_testz_si256(a, a); }
 
 static inline Mask splat_mask(uint8_t mask) { return _mm256_set1_epi8(static_cast<char>(mask)); }
 static inline Weights spread(__m256i w) { return {_mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8), _mm256_srai_epi16(w, 8)}; }
