@@ -84,4 +84,17 @@ static inline void store_codes(uint8_t* p, const I32* v, I32 zero, int n) {
   for (int i = 0; i < n; ++i) p[i] = all[i];
 }
 
+static inline I32 add_bytes(I32 acc, const uint8_t* p, int n) {
+  const __m256i place = _mm256_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26,
+                                         27, 28, 29, 30, 31);
+  const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  const __m256i there = _mm256_cmpgt_epi8(_mm256_set1_epi8(static_cast<char>(n < 127 ? n : 127)), place);
+  return add(acc, _mm256_sad_epu8(_mm256_and_si256(bytes, there), _mm256_setzero_si256()));
+}
+static inline int32_t total(I32 a) {
+  const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+  const __m128i two = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
+  return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 1)));
+}
+
 }  // namespace bl::avx2

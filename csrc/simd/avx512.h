@@ -96,4 +96,10 @@ static inline void store_codes(uint8_t* p, const I32* v, I32 zero, int n) {
   if constexpr (N == 3) _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 32), _mm512_extracti32x4_epi32(bytes, 2));
 }
 
+static inline I32 add_bytes(I32 acc, const uint8_t* p, int n) {
+  const __mmask64 there = n < 4 * lanes ? (1ull << n) - 1 : ~0ull;
+  return _mm512_dpbusd_epi32(acc, _mm512_maskz_loadu_epi8(there, p), _mm512_set1_epi8(1));
+}
+static inline int32_t total(I32 a) { return _mm512_reduce_add_epi32(a); }
+
 }  // namespace bl::avx512

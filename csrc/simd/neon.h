@@ -81,4 +81,11 @@ static inline void store_codes(uint8_t* p, const I32* v, I32 zero, int n) {
   for (int i = 0; i < n; ++i) p[i] = all[i];
 }
 
+static inline I32 add_bytes(I32 acc, const uint8_t* p, int n) {
+  static const uint8_t place[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  const uint8x16_t there = vcltq_u8(vld1q_u8(place), vdupq_n_u8(static_cast<uint8_t>(n < 255 ? n : 255)));
+  return vreinterpretq_s32_u32(vdotq_u32(vreinterpretq_u32_s32(acc), vandq_u8(vld1q_u8(p), there), vdupq_n_u8(1)));
+}
+static inline int32_t total(I32 a) { return vaddvq_s32(a); }
+
 }  // namespace bl::neon

@@ -102,4 +102,15 @@ static inline void store_codes(uint8_t* p, const I32* v, const I32& zero, int n)
   }
 }
 
+// The first n of 4 * lanes bytes, which may all be read, are added to the numbers, each to any.
+static inline I32 add_bytes(I32 acc, const uint8_t* p, int n) {
+  for (int i = 0; i < 4 * lanes && i < n; ++i) acc.at[i % lanes] += p[i];
+  return acc;
+}
+static inline int32_t total(const I32& a) {
+  int32_t sum = 0;
+  for (int i = 0; i < lanes; ++i) sum += a.at[i];
+  return sum;
+}
+
 }  // namespace bl::scalar
