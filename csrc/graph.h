@@ -38,6 +38,7 @@ struct Format {
   bool per_tensor = false;
   int group = 0;  // neighbouring inputs that share parameters; 0: none
   bool nested() const { return kind == midrise || kind == tree || kind == sign; }
+  int least_bits() const { return kind == sign ? 2 : 1; }  // of a nested format: the shortest prefix that is a code
   int low() const;   // the smallest code
   int high() const;  // the largest code
 };

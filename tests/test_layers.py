@@ -17,14 +17,18 @@ recipe
 task
 assign
 ptq
+dial
+device
 model
+engine
 file
 convert | train
 runtime
 ir
 formats
 stats | codec
-errors | disk | table
+peers
+errors | disk | table | native | timing
 """
 FLOOR = {name.strip(): -n for n, line in enumerate(FLOORS.split("\n")) for name in line.split("|") if name.strip()}
 

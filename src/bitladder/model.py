@@ -5,20 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from bitladder import file
+from bitladder.engine import Engine
 from bitladder.errors import Unsupported
 from bitladder.formats import Encoding, Format
 from bitladder.formats.tensor import SPREAD, Array, ns
 from bitladder.ir.graph import CHANNEL_AXIS, Constant, Graph, Node, PerWidth, Value
 from bitladder.ir.ops import OPS
 from bitladder.runtime.integer import accumulators
-from bitladder.runtime.reference import run
 from bitladder.table import table
 
+Widths = int | Mapping[str, int] | None
 COUNTED = ("conv", "conv_transpose", "linear")  # the operators whose weights count in average bits
 
 
@@ -38,45 +40,64 @@ class Row:
 
 @dataclass(frozen=True, repr=False)
 class Model:
-    """A graph that can be called with arrays; it never changes, `at` gives another that shares its codes.
+    """A network that can be called with arrays; it never changes, `at` gives another that shares its weights.
 
-    `stored` is the network with all its planes where that is more than runs: what `at` widens to and `save` writes.
+    whole: the network with all the planes it has: what `at` widens to and `save` writes. bits: the widths it runs at, None
+    for all. The engine is loaded when it is first called, once for all widths.
     """
 
-    graph: Graph
-    stored: Graph | None = None
+    whole: Graph
+    bits: Widths = None
+    engine: Engine = None  # type: ignore[assignment]  # made below
 
     def __post_init__(self) -> None:
-        if unknown := sorted({n.op for n in self.graph.nodes} - set(OPS)):
+        if unknown := sorted({n.op for n in self.whole.nodes} - set(OPS)):
             raise Unsupported(
                 f"model: operators {', '.join(unknown)} have no meaning here; see docs/operators.md for those that do"
             )
+        if self.engine is None:
+            object.__setattr__(self, "engine", Engine(self.whole))
 
     def __call__(self, *arrays: Array | Mapping[str, Array]) -> Any:
         """The output, or a tuple of several, as the kind of array that came in; given a dict, several come as a dict.
 
         Inputs are taken in the order of `graph.inputs`, or from one dict by name.
         """
-        feeds = by_name(self.graph.inputs, arrays)
+        feeds = by_name(self.whole.inputs, arrays)
         space = next((a for a in feeds.values() if ns_of(a) is not np), None)
-        outputs = execute(self.graph, checked(self.graph.inputs, feeds))
+        outputs = self.engine.run(checked(self.whole.inputs, feeds), self.bits)
         results = {name: back(a, space) for name, a in outputs.items()}
         if len(results) == 1:
             return next(iter(results.values()))
         return results if len(arrays) == 1 and isinstance(arrays[0], Mapping) else tuple(results.values())
 
+    @cached_property
+    def graph(self) -> Graph:
+        """The network at the widths it runs at."""
+        return self.whole if self.bits is None else self.whole.at(self.bits)
+
     def at(self, bits: int | Mapping[str, int]) -> Model:
-        """The same network on the leading `bits` bits of its nested weights; a mapping gives some weights their own."""
+        """The same network on the leading `bits` bits of its nested weights; a mapping gives some weights their own.
+
+        No weight is copied: both run on the same ones.
+        """
         file.check_bits(bits)
-        whole = self.stored or self.graph
-        if isinstance(bits, Mapping) and (lost := sorted(set(bits) - {name for name, _ in self.graph.weights()})):
+        if isinstance(bits, Mapping) and (lost := sorted(set(bits) - {name for name, _ in self.whole.weights()})):
             names = ", ".join(list(self.plan)[:6])
             raise ValueError(f"at: {lost[0]!r} must be the name of a weight, such as {names}")
-        return Model(whole.at(bits))
+        return Model(self.whole, dict(bits) if isinstance(bits, Mapping) else bits, self.engine)
+
+    def with_(self, *, threads: int | None = None, batch: int = 1, isa: str = "") -> Model:
+        """The same network in an engine of its own.
+
+        threads: of its pool, all cores by default. batch: about how many samples come at a time; it decides how weights lie
+        in memory. isa: an instruction set of `bitladder.native.isas()`, the best by default.
+        """
+        return Model(self.whole, self.bits, Engine(self.whole, threads=threads, batch=batch, isa=isa))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network to one file, whole or not at all."""
-        file.save(self.stored or self.graph, path)
+        file.save(self.whole, path)
 
     def to_onnx(self, path: str | os.PathLike[str]) -> None:
         """Write the network as ONNX with QuantizeLinear and DequantizeLinear around its integers."""
@@ -113,7 +134,7 @@ class Model:
     @property
     def widths(self) -> list[int]:
         """The widths at which the nested weights differ, narrowest first; empty if there are none."""
-        whole = self.stored or self.graph
+        whole = self.whole
         nested = [(n, c) for n, c in whole.constants.items() if hasattr(c, "format") and hasattr(c.format, "at")]
         if not nested:
             return []
@@ -139,25 +160,23 @@ class Model:
         return f"<bitladder.Model of {sizes}>"
 
 
-def load(path: str | os.PathLike[str], bits: file.Bits = None) -> Model:
+def load(
+    path: str | os.PathLike[str], bits: file.Bits = None, *, threads: int | None = None, batch: int = 1, isa: str = ""
+) -> Model:
     """The network of a file; with `bits`, at most that many leading planes of each weight are read.
 
     bits: a width, a width per weight, "auto" for no more planes than the file's plan runs on. None reads all there are and
-    runs on the plan's; `at` can then go up to what is stored.
+    runs on the plan's; `at` can then go up to what is stored. threads, batch, isa: as for `Model.with_`.
     """
     graph = file.load(path, bits)
-    return by_plan(graph) if bits is None else Model(graph)
+    engine = Engine(graph, threads=threads, batch=batch, isa=isa)
+    return Model(graph, (graph.meta.get("default_bits") or None) if bits is None else None, engine)
 
 
 def by_plan(graph: Graph) -> Model:
     """The network on the planes that its plan marks as default, all of them where it marks none."""
     marked = graph.meta.get("default_bits")
-    return Model(graph.at(marked), graph) if marked else Model(graph)
-
-
-def execute(graph: Graph, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The outputs of `graph` by name. Only here is it decided who computes: today the reference."""
-    return {name: np.asarray(a) for name, a in run(graph, feeds).items()}
+    return Model(graph, marked or None)
 
 
 # ---------------------------------------------------------------------------------------------------------- inputs
@@ -200,10 +219,10 @@ def fitting(value: Value, given: Any, sizes: dict[str, tuple[int, str]]) -> np.n
     dtype = np.dtype(value.dtype)
     if not np.can_cast(a.dtype, dtype, "same_kind"):
         raise ValueError(f"{where} must be {dtype}, got {a.dtype}; convert it first")
-    if a.dtype.kind == "f" and not np.isfinite(a).all():
+    if a.dtype.kind == "f" and not (np.isfinite(a.min()) and np.isfinite(a.max())):
         what = "NaN" if np.isnan(a).any() else "infinity"
         raise ValueError(f"{where} must be finite, got {what} at {first_bad(a)}; clean the data")
-    out = a.astype(dtype)
+    out = a.astype(dtype, copy=False)
     if out.dtype.kind in "iu" and not np.array_equal(out, a):
         raise ValueError(f"{where} must fit {dtype}, got numbers up to {a.max()}; convert it first")
     return out

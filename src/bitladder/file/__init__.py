@@ -17,7 +17,7 @@ from bitladder.file.header import Bits, planes_wanted, to_header
 from bitladder.file.reading import from_header, layout, parameters
 from bitladder.ir.graph import Graph
 
-__all__ = ["Bits", "check_bits", "load", "load_from", "parameters", "planes_wanted", "save", "sizes"]
+__all__ = ["Bits", "check_bits", "load", "load_from", "parameters", "planes_wanted", "save", "sizes", "to_bytes"]
 
 
 def save(graph: Graph, path: str | os.PathLike[str]) -> None:
@@ -30,6 +30,11 @@ def save(graph: Graph, path: str | os.PathLike[str]) -> None:
         raise Unsupported(f"save: {words}; mend the graph") from None
     with replacing(path) as f:
         f.write(data)
+
+
+def to_bytes(graph: Graph) -> bytes:
+    """The file of `graph`, in memory and unchecked: what the native core reads."""
+    return pack(*to_header(graph))
 
 
 def load(path: str | os.PathLike[str], bits: Bits = None) -> Graph:

@@ -1,0 +1,10 @@
+// The names of operators (docs/operators.md). A file that uses another one needs a newer version.
+#pragma once
+
+#include <string_view>
+
+namespace bl {
+
+bool is_operator(std::string_view name);
+
+}  // namespace bl
