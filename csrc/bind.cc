@@ -34,6 +34,7 @@ void check(const Problem& problem) {
   const nb::object raised = nb::module_::import_("bitladder.errors").attr(type);
   const nb::object error =
       problem.status == Status::truncated ? raised(problem.message, problem.needed) : raised(problem.message);
+  if (!problem.node.empty()) error.attr("node") = problem.node;
   PyErr_SetObject(raised.ptr(), error.ptr());
   nb::raise_python_error();
 }
@@ -218,8 +219,10 @@ class PythonNetwork {
   }
 
   PythonRung at(int all, std::map<std::string, int> each) const {
+    const Widths widths{all, std::move(each)};
     std::shared_ptr<Rung> rung;
-    quietly([&] { return network_->at({all, std::move(each)}, rung); });
+    check(check_widths(network_->graph(), widths));
+    quietly([&] { return network_->at(widths, rung); });
     return {network_, std::move(rung)};
   }
 

@@ -60,6 +60,16 @@ Problem check_shapes(const Graph& graph, const std::vector<Shape>& shapes) {
   return {};
 }
 
+Problem check_widths(const Graph& graph, const Widths& widths) {
+  const auto bad = [](int bits) { return wrong("bits: must be from 1 up, or 0 for all, got " + std::to_string(bits)); };
+  if (widths.all < 0) return bad(widths.all);
+  for (const auto& [name, bits] : widths.each) {
+    if (bits < 0) return bad(bits);
+    if (!graph.constants.count(name)) return wrong("at: '" + name + "' must be the name of a weight");
+  }
+  return {};
+}
+
 std::string text_of(const Shape& shape) {
   std::string text = "(";
   for (const int64_t size : shape) text += (text.size() > 1 ? ", " : "") + (size < 0 ? "any" : std::to_string(size));

@@ -15,6 +15,9 @@ Problem choose(int64_t threads, int64_t batch, const std::string& isa, Options& 
 // Whether these are shapes for the inputs of `graph`: one each, of its rank and its fixed sizes, and none too large to exist.
 Problem check_shapes(const Graph& graph, const std::vector<Shape>& shapes);
 
+// Whether these are widths for weights of `graph`. One that is wider than its weight is as good as all there is.
+Problem check_widths(const Graph& graph, const Widths& widths);
+
 // "(2, 3)"; a size below zero is free and reads "any".
 std::string text_of(const Shape& shape);
 

@@ -98,6 +98,7 @@ Problem prepare(const Network& network, std::shared_ptr<Rung> rung, std::vector<
 // `opened` at these widths; as it was if that fails. The caller holds the lock.
 Problem set_widths(Opened& opened, Widths widths) {
   std::shared_ptr<Rung> rung;
+  if (Problem problem = check_widths(opened.network->graph(), widths)) return problem;
   if (Problem problem = opened.network->at(widths, rung)) return problem;
   std::shared_ptr<const Prepared> prepared;
   if (opened.prepared)

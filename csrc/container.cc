@@ -87,14 +87,18 @@ Problem check_row(const Tree& row, const std::string& where, int64_t expected, S
   for (size_t i = 0; i < 3; ++i) {
     const int64_t* x = (*cells)[i].whole();
     if (!x || *x < 0 || *x > kNumbers[i].most) {
-      return malformed(std::string(kNumbers[i].name) + " of " + where + " must be a whole number up to " + std::to_string(kNumbers[i].most));
+      const std::string must = " must be a whole number up to " + std::to_string(kNumbers[i].most);
+      return malformed(std::string(kNumbers[i].name) + " of " + where + must);
     }
   }
   const std::string* coding = (*cells)[3].text();
-  if (!coding || *coding != "raw") return malformed("coding of " + where + " must be 'raw', got " + (coding ? quoted(*coding) : "no text"));
+  if (!coding || *coding != "raw") {
+    return malformed("coding of " + where + " must be 'raw', got " + (coding ? quoted(*coding) : "no text"));
+  }
   out = {*(*cells)[0].whole(), *(*cells)[1].whole(), static_cast<uint32_t>(*(*cells)[2].whole())};
   if (out.offset != expected) {
-    return malformed(where + " is at " + std::to_string(out.offset) + ", must be at " + std::to_string(expected) + ", after the one before");
+    const std::string must = ", must be at " + std::to_string(expected) + ", after the one before";
+    return malformed(where + " is at " + std::to_string(out.offset) + must);
   }
   if (out.size > kLargestFile - 2 * kMostHeader - out.offset) return malformed(where + " ends beyond any file");
   return {};
@@ -128,7 +132,9 @@ Problem open_container(std::string_view data, Container& out) {
                 std::to_string(kMajor) + ".x for this version; install another", 0};
   }
   const int64_t length = little<uint32_t>(data, 12);
-  if (length > kMostHeader) return malformed("the header has " + std::to_string(length) + " bytes, must have at most " + std::to_string(kMostHeader));
+  if (length > kMostHeader) {
+    return malformed("the header has " + std::to_string(length) + " bytes, must have at most " + std::to_string(kMostHeader));
+  }
   out.header_end = static_cast<int64_t>(kPrelude) + length;
   out.start = aligned(out.header_end);
   if (Problem p = require(out, out.header_end)) return p;
@@ -142,7 +148,8 @@ Problem open_container(std::string_view data, Container& out) {
   if (Problem p = check_sections(out.header.find("sections"), out.sections)) return p;
   const int64_t total = out.sections.empty() ? out.header_end : out.needed(out.sections.size() - 1);
   if (data.size() > static_cast<uint64_t>(total)) {
-    return malformed("there are " + std::to_string(data.size() - static_cast<uint64_t>(total)) + " bytes after the end of the file");
+    const uint64_t more = data.size() - static_cast<uint64_t>(total);
+    return malformed("there are " + std::to_string(more) + " bytes after the end of the file");
   }
   return {};
 }
@@ -154,9 +161,13 @@ Problem read_section(const Container& file, size_t number, std::string_view& bod
   const auto first = static_cast<size_t>(file.start + section.offset);
   const std::string_view padding = file.data.substr(begin, first - begin);
   const std::string where = "section " + std::to_string(number);
-  if (std::any_of(padding.begin(), padding.end(), [](char c) { return c != 0; })) return malformed("the padding before " + where + " is not zero");
+  if (std::any_of(padding.begin(), padding.end(), [](char c) { return c != 0; })) {
+    return malformed("the padding before " + where + " is not zero");
+  }
   body = file.data.substr(first, static_cast<size_t>(section.size));
-  if (crc32(body) != section.crc) return {Status::malformed, "load: " + where + " has a wrong checksum; fetch the file again", 0};
+  if (crc32(body) != section.crc) {
+    return {Status::malformed, "load: " + where + " has a wrong checksum; fetch the file again", 0};
+  }
   return {};
 }
 

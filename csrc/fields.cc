@@ -67,7 +67,9 @@ bool are_rows(const Tree& x) { return all_of(x, is_object); }
 bool are_objects_by_name(const Tree& x) { return all_of_entries(x, is_object); }
 
 bool are_limits(const Tree& x) {
-  return all_of(x, [](const Tree& limit) { return limit.is_null() || limit.whole() || limit.real(); }) && x.list()->size() == 2;
+  Tree limits = x;
+  return x.list() && x.list()->size() == 2 && spell_out_floats(limits) &&
+         all_of(limits, [](const Tree& limit) { return limit.is_null() || limit.whole() || limit.real(); });
 }
 
 bool is_mapping(const Tree& x) { return x.map() && !(x.map()->size() == 1 && x.find("float")); }
@@ -148,7 +150,9 @@ Problem checked(const Tree& x, std::initializer_list<Fields> tables, const std::
     for (const Field& field : table) {
       const Tree* value = x.find(field.key);
       if (!value && !field.optional) return damaged(where, std::string("an object with '") + field.key + "'", "one without");
-      if (value && !field.good(*value)) return damaged(std::string("'") + field.key + "' of " + where, field.called, shown(*value));
+      if (value && !field.good(*value)) {
+        return damaged(std::string("'") + field.key + "' of " + where, field.called, shown(*value));
+      }
     }
   }
   for (const auto& [key, value] : *x.map()) {
@@ -167,11 +171,6 @@ std::string shown(const Tree& x) {
   if (x.flag()) return *x.flag() ? "true" : "false";
   if (x.list()) return "a list of " + std::to_string(x.list()->size());
   return x.is_null() ? "null" : x.map() ? "an object" : "a float";
-}
-
-bool has_good_floats(const Tree& x) {
-  if (x.list()) return all_of(x, has_good_floats);
-  return !x.map() || (is_mapping(x) && all_of_entries(x, has_good_floats));
 }
 
 }  // namespace bl

@@ -34,7 +34,4 @@ Problem damaged(const std::string& where, const std::string& must, const std::st
 // A few words on a value, for errors.
 std::string shown(const Tree& x);
 
-// Whether every {"float": ...} in `x` is one of the three numbers that JSON lacks.
-bool has_good_floats(const Tree& x);
-
 }  // namespace bl

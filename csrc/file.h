@@ -15,6 +15,7 @@ struct Problem {
   Status status = Status::ok;
   std::string message;      // one line
   uint64_t needed = 0;      // truncated: bytes that would do
+  std::string node;         // unsupported: the node without a kernel, if it is one
   explicit operator bool() const { return status != Status::ok; }
 };
 

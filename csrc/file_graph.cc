@@ -46,8 +46,10 @@ Problem read_node(const Tree& entry, bool newer, Node& out) {
   else out.attrs.value = Tree::Map{};
   out.clipped = clip;
   if (clip) {
-    out.low = limit((*clip->list())[0]);
-    out.high = limit((*clip->list())[1]);
+    Tree limits = *clip;
+    spell_out_floats(limits);
+    out.low = limit((*limits.list())[0]);
+    out.high = limit((*limits.list())[1]);
   }
   return {};
 }
@@ -69,7 +71,9 @@ Problem check_nodes(const Graph& graph, Names known) {
   for (const Node& node : graph.nodes) {
     const std::string where = "node " + quoted(node.name());
     for (const std::string& name : node.inputs) {
-      if (!name.empty() && !known.count(name)) return malformed(where + " reads " + quoted(name) + ", which nothing before it makes");
+      if (!name.empty() && !known.count(name)) {
+        return malformed(where + " reads " + quoted(name) + ", which nothing before it makes");
+      }
     }
     for (const std::string& name : node.outputs) {
       if (!known.insert(name).second) return malformed("value " + quoted(name) + " is made twice, the second time by " + where);
@@ -107,8 +111,8 @@ Problem read_graph(const Tree& entry, bool newer, Graph& out) {
     if (Problem p = read_node(node, newer, out.nodes.emplace_back())) return p;
   }
   if (Problem p = check_operators(out)) return p;
-  for (const Node& node : out.nodes) {
-    if (!has_good_floats(node.attrs)) return damaged("a float of node " + quoted(node.name()), "inf, -inf or nan", "another");
+  for (Node& node : out.nodes) {
+    if (!spell_out_floats(node.attrs)) return damaged("a float of node " + quoted(node.name()), "inf, -inf or nan", "another");
   }
   return check_names(out);
 }

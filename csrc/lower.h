@@ -99,6 +99,9 @@ class Lowering {
   const Options& options() const { return options_; }
   const Layer* layer(const Node& node, int& number) const;  // of a weighted node with integer sums, else null
 
+  // The number of the layer that has the width of a weight read as codes, or -1.
+  int width_of(const Node& node, size_t slot) const;
+
   // ---- what a rule reads
   int input(const Node& node, size_t slot) const;            // the value's number, or -1 where it is absent
   const Array* constant(const Node& node, size_t slot) const;  // a constant, or a value that could be computed beforehand
@@ -134,6 +137,8 @@ class Lowering {
 
  private:
   friend class Program;
+  bool lower(const Node& node);
+  bool ready_for_sum(const Node& node) const;
   int add(Value value);
   void ring_readers();
   const Graph& graph_;

@@ -19,6 +19,8 @@ namespace {
 
 constexpr int64_t block_bytes = 192 << 10;  // of inputs that stay in the cache while the panels go by
 
+constexpr int64_t rows_by_planes = 8;       // more of them pay for decoding whole panels
+
 // One part of a layer, placed in the images of this program.
 struct Piece {
   const Part* part;
@@ -143,8 +145,26 @@ void sum_rows(const Plan& plan, const Frame& f) {
   }
 }
 
+// A few rows times weights in planes: threads share the columns.
+void run_planes(const Plan& plan, const Piece& piece, const Frame& f) {
+  const Level& level = f.levels[plan.number];
+  const Finish finish = at_level(piece, level).finish;
+  const DenseCall call = call_of(plan, piece, level, f);
+  const int columns = plan.layer->columns;
+  PlaneCall c{call.x, plan.layer->inputs, call.y, columns, call.other, columns, call.row_sums, static_cast<int32_t>(piece.rows), 0, columns};
+  const int tasks = f.pool->threads() == 1 ? 1 : std::min((columns + 15) / 16, 4 * f.pool->threads());
+  const int share = ((columns + tasks - 1) / tasks + 15) / 16 * 16;
+  f.pool->run(tasks, [&](int task) {
+    PlaneCall own = c;
+    own.column = std::min(task * share, columns);
+    own.column_end = std::min(own.column + share, columns);
+    if (own.column < own.column_end) f.kernels->planes.matvec(plan.layer->planes->view, prefix_of(*plan.layer, level), finish, own);
+  });
+}
+
 void run_piece(const Plan& plan, const Piece& piece, const Frame& f) {
   const Level& level = f.levels[plan.number];
+  if (plan.layer->planes && piece.rows <= rows_by_planes) return run_planes(plan, piece, f);
   const Dense dense = at_level(piece, level);
   const DenseCall call = call_of(plan, piece, level, f);
   const int panels = piece.panels();
@@ -239,8 +259,6 @@ int64_t multiplies_of(const Layer& layer, const std::vector<Piece>& pieces) {
   (void)layer;
   return out;
 }
-
-int64_t bytes_of(const Layer& layer) { return layer.bytes ? layer.bytes->size() : 0; }
 
 struct Shapes {
   Shape x, y;
@@ -352,9 +370,101 @@ bool lower_sums(Lowering& lower, const Node& node, const Layer& layer, int numbe
   plan->channel_sums = half && !layer.flat ? scratch(4 * (shapes.image.elements / shapes.image.channels)) : -1;
   plan->scratch = needs_decoding(layer) ? scratch(plan->scratch_each * lower.options().threads) : -1;
   step.macs = multiplies_of(layer, plan->pieces);
-  step.bytes = bytes_of(layer);
+  step.bytes = packed_bytes(layer);
   step.work = [plan, table](const Frame& f) { run_layer(*plan, f); };
   lower.emit(std::move(step));
+  return true;
+}
+
+// ------------------------------------------------------------------------------------------------------- real layers
+
+void run_real_piece(const Plan& plan, const Piece& piece, const Frame& f) {
+  const Layer& layer = *plan.layer;
+  const Level& level = f.levels[plan.number];
+  const Dense dense = at_level(piece, level);
+  const int panels = piece.panels();
+  const auto call_for = [&](int panel, const float* w, int64_t row, int64_t row_end) {
+    const int first = piece.part->first;
+    f.kernels->sequence.real_dense(dense, {f.at<const float>(plan.x) + piece.x, w, f.at<float>(plan.y) + piece.y,
+                                           level.real_bias.data() + first, row, row_end, panel});
+  };
+  if (plan.scratch < 0) {
+    f.pool->run(panels * piece.blocks(), [&](int task) {
+      const int panel = task % panels;
+      const int64_t row = task / panels * piece.block;
+      const auto* w = reinterpret_cast<const float*>(layer.bytes->data() + panel_start(*piece.part, panel));
+      call_for(panel, w, row, std::min(row + piece.block, piece.rows));
+    });
+    return;
+  }
+  const int workers = std::min(panels, f.pool->threads());
+  f.pool->run(workers, [&](int worker) {
+    float* w = reinterpret_cast<float*>(f.at<uint8_t>(plan.scratch) + worker * plan.scratch_each);
+    for (int panel = worker; panel < panels; panel += workers) {
+      decode_reals(layer, *piece.part, panel, level, *f.kernels, w);
+      call_for(panel, w, 0, piece.rows);
+    }
+  });
+}
+
+// A few rows times weights with scales in groups.
+void run_groups(const Plan& plan, const Frame& f) {
+  const PlaneStore& s = *plan.layer->planes;
+  const Level& level = f.levels[plan.number];
+  const int columns = plan.layer->columns;
+  GroupCall call{f.at<const float>(plan.x), plan.layer->inputs, f.at<float>(plan.y), columns, s.scale.data(), s.scale_row,
+                 s.group, level.real_bias.data(), static_cast<int32_t>(plan.pieces[0].rows), 0, columns};
+  f.kernels->planes.matvec_groups(s.view, {plan.layer->bits, nullptr}, call);
+  float* y = f.at<float>(plan.y);
+  for (int64_t i = 0; i < plan.pieces[0].rows * columns; ++i) {
+    const size_t o = static_cast<size_t>(i % columns);
+    y[i] = std::min(std::max(y[i], level.low[o]), level.high[o]);
+  }
+}
+
+bool lower_real(Lowering& lower, const Node& node, const Layer& layer, int number) {
+  auto plan = std::make_shared<Plan>();
+  plan->layer = &layer;
+  plan->number = number;
+  int x = lower.input(node, 0);
+  if (x < 0) return lower.refuse(node, "its input is made by nothing that has a kernel");
+  x = lower.reals(x);
+  if (lower.value(x).type != Type::f32) return lower.refuse(node, "its input is not float32");
+  x = layer.flat ? lower.rows(x) : lower.image(x);
+  Shapes shapes;
+  if (!shapes_of(lower, node, layer, lower.value(x), shapes)) return false;
+  if (!layer.flat) shapes.image = image_of(lower.value(x));
+  plan->x = x;
+  plan->image = shapes.image;
+  const bool codes = layer.codes;
+  plan->y = codes ? lower.temporary(Type::f32, shapes.y, !layer.flat) : lower.output(node, 0, Type::f32, shapes.y, !layer.flat, false);
+  const Image to = image_of_output(layer, lower.value(plan->y));
+  for (const Part& part : layer.parts) {
+    Piece piece = place(layer, part, shapes.image, shapes.window, 1);
+    piece.dense.to = grid_in(part, to, piece.dense.from);
+    piece.y = first_in(part, to);
+    if (layer.flat) flatten(piece, layer.inputs, layer.columns);
+    cut(piece, 4 * part.stride_x * shapes.image.channels, lower.options().threads);
+    plan->scratch_each = std::max(plan->scratch_each, (panel_bytes(part, 0) + 127) / 64 * 64);
+    plan->pieces.push_back(std::move(piece));
+  }
+  const bool groups = layer.planes != nullptr && plan->pieces[0].rows <= rows_by_planes;
+  Step step{node.name(), groups ? "float groups" : layer.decoded ? "float decoded" : "float", {x}, {plan->y}, nullptr};
+  if (!groups && (layer.decoded || layer.planes)) {
+    plan->scratch = lower.scratch(plan->scratch_each * lower.options().threads);
+    step.writes.push_back(plan->scratch);
+  } else {
+    plan->scratch = -1;
+  }
+  step.macs = multiplies_of(layer, plan->pieces);
+  step.bytes = packed_bytes(layer);
+  step.work = [plan, groups](const Frame& f) {
+    if (groups) return run_groups(*plan, f);
+    for (const Piece& piece : plan->pieces)
+      if (piece.rows > 0) run_real_piece(*plan, piece, f);
+  };
+  lower.emit(std::move(step));
+  if (codes) lower.settle(node, 0, plan->y);
   return true;
 }
 
@@ -365,20 +475,14 @@ bool lower_layer(Lowering& lower, const Node& node) {
   switch (layer->kind) {
     case Layer::sums: return lower_sums(lower, node, *layer, number);
     case Layer::depthwise: return lower_depthwise(lower, node, *layer, number);
-    default: return lower.refuse(node, "it has no float kernel");
+    default: return lower_real(lower, node, *layer, number);
   }
 }
 
-std::string check_layer(const Graph& graph, const Node& node) {
-  Graph one;  // find_layers on this node alone would copy its weight; the reason is found for all nodes at once
-  (void)graph, (void)node, (void)one;
-  return "";
-}
-
 const Rule rules[] = {
-    {"conv", lower_layer, check_layer},
-    {"conv_transpose", lower_layer, check_layer},
-    {"linear", lower_layer, check_layer},
+    {"conv", lower_layer, nullptr},
+    {"conv_transpose", lower_layer, nullptr},
+    {"linear", lower_layer, nullptr},
 };
 
 }  // namespace

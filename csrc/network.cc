@@ -76,13 +76,13 @@ Problem Loaded::pack() {
   std::vector<std::pair<std::string, std::string>> without;
   find_layers(graph_, layers_, without);
   if (!without.empty())
-    return {Status::unsupported, "load: node '" + without[0].first + "' has no kernel: " + without[0].second, 0};
+    return {Status::unsupported, "load: node '" + without[0].first + "' has no kernel: " + without[0].second, 0, without[0].first};
   for (const Node& node : graph_.nodes) {
     const Rule* rule = rule_of(node.op);
-    if (rule == nullptr) return {Status::unsupported, "load: node '" + node.name() + "' has no kernel: operator " + node.op, 0};
+    if (rule == nullptr) return {Status::unsupported, "load: node '" + node.name() + "' has no kernel: operator " + node.op, 0, node.name()};
     if (rule->check == nullptr) continue;
     if (const std::string why = rule->check(graph_, node); !why.empty())
-      return {Status::unsupported, "load: node '" + node.name() + "' has no kernel: " + why, 0};
+      return {Status::unsupported, "load: node '" + node.name() + "' has no kernel: " + why, 0, node.name()};
   }
   rows_per_layer();
   for (Layer& layer : layers_) {

@@ -20,6 +20,15 @@ std::string spelt(const Shape& shape) {
   return out + ")";
 }
 
+std::vector<uint8_t> from_hex(const std::string& digits) {
+  const auto nibble = [](char c) { return c <= '9' ? c - '0' : c - 'a' + 10; };
+  std::vector<uint8_t> out;
+  for (size_t i = 0; i < digits.size(); i += 2) {
+    out.push_back(static_cast<uint8_t>(nibble(digits[i]) << 4 | nibble(digits[i + 1])));
+  }
+  return out;
+}
+
 bool above_zero(float x) { return std::isfinite(x) && x > 0; }
 bool whole_up_to_126(float x) { return x == std::nearbyint(x) && std::fabs(x) <= 126; }
 bool whole_of_24_bits(float x) { return x == std::nearbyint(x) && std::fabs(x) <= 1 << 24; }
@@ -137,13 +146,14 @@ Problem Source::array(const Tree& entry, const std::string& where, Array& out) {
   const auto size = static_cast<size_t>(elements(out.shape)) * size_of(out.type);
   const Tree *hex = entry.find("hex"), *data = entry.find("data");
   if (!hex != (size > kInline) || !data != (size <= kInline)) {
-    return damaged(where, "an object with 'hex' up to 32 bytes, with 'data' above", hex ? "'hex'" : data ? "'data'" : "neither");
+    const char* got = hex && data ? "both" : hex ? "'hex'" : data ? "'data'" : "neither";
+    return damaged(where, "an object with 'hex' up to 32 bytes, with 'data' above", got);
   }
   if (hex) {
-    const std::string& digits = *hex->text();
-    if (digits.size() != 2 * size) return damaged("data of " + where, std::to_string(size) + " bytes long", std::to_string(digits.size() / 2));
-    const auto nibble = [](char c) { return static_cast<uint8_t>(c <= '9' ? c - '0' : c - 'a' + 10); };
-    for (size_t i = 0; i < size; ++i) out.bytes.push_back(static_cast<uint8_t>(nibble(digits[2 * i]) << 4 | nibble(digits[2 * i + 1])));
+    out.bytes = from_hex(*hex->text());
+    if (out.bytes.size() != size) {
+      return damaged("data of " + where, std::to_string(size) + " bytes long", std::to_string(out.bytes.size()));
+    }
   } else {
     std::string_view body;
     if (Problem p = claim(*data->whole(), where)) return p;
@@ -190,14 +200,9 @@ Problem Source::codes(int64_t number, const std::string& where, Codes& out) {
   return {};
 }
 
-Problem Source::plane(int64_t number, const std::string& where, Codes& out) {
-  const int64_t count = elements(out.shape);
-  std::string_view body;
-  if (Problem p = read(number, where, dense_bytes(count, 1), body)) return p;
-  if (!ends_clean(body, count, 1)) return malformed("a plane of " + where + " has bits set after its last code");
-  out.bytes.resize(8 * body.size());
-  push_plane(body, out.bytes.data());
-  return {};
+Problem Source::plane(int64_t number, const std::string& where, int64_t count, std::string_view& out) {
+  if (Problem p = read(number, where, dense_bytes(count, 1), out)) return p;
+  return ends_clean(out, count, 1) ? Problem{} : malformed("a plane of " + where + " has bits set after its last code");
 }
 
 }  // namespace bl

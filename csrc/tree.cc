@@ -22,6 +22,14 @@ namespace {
 constexpr int kDeepest = 32;
 constexpr size_t kLongestWhole = 20;  // digits and sign of -2^63
 
+struct Odd {
+  const char* word;
+  double value;
+};
+
+constexpr double kInf = std::numeric_limits<double>::infinity();
+constexpr Odd kOdd[] = {{"inf", kInf}, {"-inf", -kInf}, {"nan", std::numeric_limits<double>::quiet_NaN()}};
+
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
 void append_utf8(std::string& out, uint32_t c) {
@@ -43,20 +51,23 @@ void append_utf8(std::string& out, uint32_t c) {
   out += static_cast<char>(0x80 | (c & 63));
 }
 
-// The decimal exponent of a number's first digit that is not zero: 0 for 1 to 9, -1 for 0.1; clamped far beyond doubles.
-int64_t decimal_exponent(std::string_view number) {
+// The number that an exponent's sign and digits spell; clamped, far beyond what a double has.
+int64_t exponent(std::string_view spelt) {
+  int64_t x = 0;
+  for (const char c : spelt) {
+    if (is_digit(c)) x = std::min<int64_t>(10 * x + (c - '0'), int64_t{1} << 40);
+  }
+  return spelt[0] == '-' ? -x : x;
+}
+
+// Whether a number is below one.
+bool is_small(std::string_view number) {
   const size_t mark = number.find_first_of("eE");
   const std::string_view digits = number.substr(number[0] == '-', mark - (number[0] == '-'));
   const size_t point = std::min(digits.find('.'), digits.size()), first = digits.find_first_of("123456789");
-  if (first == digits.npos) return std::numeric_limits<int32_t>::min();
-  int64_t shift = 0;
-  if (mark != number.npos) {
-    const char* begin = number.data() + mark + 1 + (number[mark + 1] == '+');
-    if (std::from_chars(begin, number.data() + number.size(), shift).ec != std::errc()) shift = INT64_MAX / 2 * (*begin == '-' ? -1 : 1);
-    shift = std::clamp<int64_t>(shift, -(int64_t{1} << 40), int64_t{1} << 40);
-  }
-  const int64_t before = static_cast<int64_t>(point) - static_cast<int64_t>(first);
-  return shift + before - (first < point ? 1 : 0);
+  if (first == digits.npos) return true;
+  const int64_t before = static_cast<int64_t>(point) - static_cast<int64_t>(first) - (first < point);
+  return before + (mark == number.npos ? 0 : exponent(number.substr(mark + 1))) < 0;
 }
 
 // Reads one text from begin to end; each function leaves `at` after what it read, or says why not and returns false.
@@ -134,9 +145,7 @@ class Parser {
       if (!value(entry, level + 1)) return false;
     } while (eat_after_space(','));
     if (!eat('}')) return fail("an object does not go on with , or }");
-    if (has_key_twice(entries)) return fail("it has a key twice");
-    odd_float(out);
-    return true;
+    return !has_key_twice(entries) || fail("it has a key twice");
   }
 
   static bool has_key_twice(const Tree::Map& entries) {
@@ -145,17 +154,6 @@ class Parser {
     for (const auto& entry : entries) keys.push_back(entry.first);
     std::sort(keys.begin(), keys.end());
     return std::adjacent_find(keys.begin(), keys.end()) != keys.end();
-  }
-
-  // {"float":"inf"} and its kin become numbers; anything else stays what it is.
-  static void odd_float(Tree& out) {
-    const Tree::Map& entries = *out.map();
-    if (entries.size() != 1 || entries[0].first != "float" || !entries[0].second.text()) return;
-    const std::string word = *entries[0].second.text();
-    const double inf = std::numeric_limits<double>::infinity();
-    if (word == "inf") out.value = inf;
-    if (word == "-inf") out.value = -inf;
-    if (word == "nan") out.value = std::numeric_limits<double>::quiet_NaN();
   }
 
   bool text(std::string& out) {
@@ -199,8 +197,7 @@ class Parser {
   bool four_digits(uint32_t& out) {
     if (text_.size() - at_ < 4) return false;
     const char* begin = text_.data() + at_;
-    if (!std::all_of(begin, begin + 4, [](char c) { return is_digit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F'); })) return false;
-    std::from_chars(begin, begin + 4, out, 16);
+    if (*begin == '-' || std::from_chars(begin, begin + 4, out, 16).ptr != begin + 4) return false;
     at_ += 4;
     return true;
   }
@@ -241,7 +238,7 @@ class Parser {
   bool real(std::string_view spelt, Tree& out) {
     double x = 0;
     if (std::from_chars(spelt.data(), spelt.data() + spelt.size(), x).ec == std::errc::result_out_of_range) {
-      x = decimal_exponent(spelt) < 0 ? 0.0 : std::numeric_limits<double>::infinity();
+      x = is_small(spelt) ? 0.0 : kInf;
       if (spelt[0] == '-') x = -x;
     }
     if (std::isinf(x)) return fail("a number is larger than any float");
@@ -259,6 +256,22 @@ class Parser {
 bool parse_tree(std::string_view text, Tree& out, std::string& why) {
   out = Tree{};
   return Parser(text, why).document(out);
+}
+
+bool spell_out_floats(Tree& x) {
+  if (auto* items = std::get_if<Tree::List>(&x.value)) return std::all_of(items->begin(), items->end(), spell_out_floats);
+  auto* entries = std::get_if<Tree::Map>(&x.value);
+  if (!entries) return true;
+  if (entries->size() != 1 || entries->front().first != "float") {
+    return std::all_of(entries->begin(), entries->end(), [](auto& entry) { return spell_out_floats(entry.second); });
+  }
+  const std::string* word = entries->front().second.text();
+  for (const Odd& odd : kOdd) {
+    if (!word || *word != odd.word) continue;
+    x.value = odd.value;
+    return true;
+  }
+  return false;
 }
 
 }  // namespace bl

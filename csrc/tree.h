@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <variant>
 #include <vector>
 
@@ -12,7 +11,8 @@ namespace bl {
 
 struct Tree {
   using List = std::vector<Tree>;
-  using Map = std::vector<std::pair<std::string, Tree>>;  // in the order of the text
+  struct Entry;
+  using Map = std::vector<Entry>;  // in the order of the text
   std::variant<std::monostate, bool, int64_t, double, std::string, List, Map> value;
 
   bool is_null() const { return value.index() == 0; }
@@ -27,8 +27,18 @@ struct Tree {
   const Tree* find(std::string_view key) const;
 };
 
+// A key and its value, called as a pair's are; std::pair would need to know Tree while Tree is being defined.
+struct Tree::Entry {
+  std::string first;
+  Tree second;
+};
+
 // The tree that `text` spells. False, with the reason in `why`, if it spells none: docs/file-format.md says what may stand
-// in a header (ASCII, depth at most 32, no key twice, whole numbers of 64 bits, {"float":"inf"} and its kin).
+// in a header (ASCII, depth at most 32, no key twice, whole numbers of 64 bits, finite floats).
 bool parse_tree(std::string_view text, Tree& out, std::string& why);
+
+// Makes a float of every {"float":"inf"}, {"float":"-inf"} and {"float":"nan"} in `x`, a value in which they may stand.
+// False if another object has the one key "float".
+bool spell_out_floats(Tree& x);
 
 }  // namespace bl

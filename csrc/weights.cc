@@ -275,6 +275,7 @@ bool read_geometry(const Node& node, const Shape& w, Layer& l, std::string& why)
 void read_scheme(const Graph& graph, const Codes& w, Layer& l) {
   const Format& f = w.encoding.format;
   l.bits = f.bits;
+  l.lowest = f.low();
   l.least = graph.least_bits(l.weight);
   if (f.kind == Format::midrise) l.scheme = Layer::midrise;
   if (f.kind == Format::tree || f.kind == Format::sign) l.scheme = Layer::table;
@@ -432,7 +433,9 @@ bool layer_of(const Graph& graph, const Node& node, Layer& l, std::string& why) 
   }
   const int in_group = static_cast<int>(transposed ? w[0] / l.groups : w[1]);
   l.inputs = l.flat ? w[1] : static_cast<int64_t>(in_group) * l.kernel[0] * l.kernel[1];
-  if (l.kind == Layer::sums && !transposed && l.groups > 1 && in_group == 1 && w[0] == l.groups) l.kind = Layer::depthwise;
+  if (l.kind == Layer::sums && !transposed && l.groups > 1 && in_group == 1 && w[0] == l.groups &&
+      l.kernel[0] * l.kernel[1] <= most_taps)
+    l.kind = Layer::depthwise;
   if (l.flat) {
     Part p;
     p.in_channels = static_cast<int>(w[1]);
@@ -461,8 +464,28 @@ bool is_weighted(const Node& node) {
   return (node.op == "conv" || node.op == "conv_transpose" || node.op == "linear") && node.inputs.size() >= 2;
 }
 
+std::vector<size_t> read_slots(const Node& node) {
+  if (node.op == "embedding") return {0};
+  return node.op == "lstm" || node.op == "gru" || node.op == "rnn" ? std::vector<size_t>{1, 2} : std::vector<size_t>{};
+}
+
 void find_layers(const Graph& graph, std::vector<Layer>& out, std::vector<std::pair<std::string, std::string>>& without) {
   for (const Node& node : graph.nodes) {
+    for (size_t slot : read_slots(node)) {
+      const Codes* codes = slot < node.inputs.size() ? graph.constant<Codes>(node.inputs[slot]) : nullptr;
+      if (codes == nullptr) continue;
+      Layer l;
+      l.kind = Layer::read;
+      l.node = node.name();
+      l.op = node.op;
+      l.weight = node.inputs[slot];
+      l.bits = codes->encoding.format.bits;
+      l.least = graph.least_bits(l.weight);
+      l.scheme = codes->encoding.format.nested() ? Layer::midrise : Layer::plain;
+      l.flat = true;
+      l.columns = 1;
+      out.push_back(std::move(l));
+    }
     if (!is_weighted(node)) continue;
     Layer l;
     std::string why;
@@ -484,7 +507,7 @@ std::array<int, 4> ring_of(const Layer& l) {
       for (const Part& p : l.parts)
         for (const Stretch& s : p.stretches) before = std::max(before, -(a == 0 ? p.base_y + s.dy : p.base_x + s.dx));
       out[2 * a] = before;
-      out[2 * a + 1] = std::max(0, floor_div(reach - 1 + l.output_padding[a] - l.pads[2 * a], l.strides[a]) + 1);
+      out[2 * a + 1] = std::max(0, floor_div(reach - 1 + l.output_padding[a] - l.pads[2 * a + 1], l.strides[a]));
     } else if (l.same != Layer::given) {
       out[2 * a] = out[2 * a + 1] = reach - 1;
     } else {
@@ -559,7 +582,7 @@ uint8_t stored(const Layer& l, const Format& f, int64_t code, int32_t integer) {
 
 // What multiplies x at a width for a stored byte.
 int32_t multiplies(const Layer& l, uint8_t byte, int bits) {
-  if (l.scheme == Layer::plain) return static_cast<int8_t>(byte);
+  if (l.scheme == Layer::plain) return static_cast<int8_t>(byte) * (1 << -l.shift);
   if (l.scheme == Layer::midrise) return static_cast<int8_t>(byte & static_cast<uint8_t>(0xff00u >> bits));
   return l.levels[static_cast<size_t>(bits - 1)][byte >> (l.bits - bits)];
 }
@@ -600,7 +623,78 @@ Problem no_memory(const Layer& l) {
   return {Status::no_memory, "load: no memory for the weights of " + l.node, 0};
 }
 
+int64_t all_panels(const Layer& l) {
+  const Part& last = l.parts.back();
+  return last.data + static_cast<int64_t>((last.columns + 15) / 16 * 16) * last.quads * 4;
+}
+
+// Planes of unsigned codes `code(column, input)`.
+template <class Code>
+std::shared_ptr<PlaneStore> store_planes(const Layer& l, int bits, Code code) {
+  auto out = std::make_shared<PlaneStore>();
+  const int64_t stride = plane_stride(l.columns, l.inputs);
+  out->data = Block(stride * bits);
+  if (!out->data.there()) return nullptr;
+  std::vector<uint8_t> codes(static_cast<size_t>(l.columns * l.inputs));
+  for (int64_t o = 0; o < l.columns; ++o)
+    for (int64_t i = 0; i < l.inputs; ++i) codes[static_cast<size_t>(o * l.inputs + i)] = static_cast<uint8_t>(code(o * l.inputs + i));
+  pack_planes(codes.data(), l.inputs, l.columns, l.inputs, bits, 0, out->data.data(), stride);
+  out->view = {out->data.data(), stride, l.columns, static_cast<int32_t>(l.inputs)};
+  return out;
+}
+
+// A linear layer whose weights have scales in groups.
+Problem pack_groups(const Codes& w, Layer& l) {
+  const Format& f = w.encoding.format;
+  auto store = store_planes(l, f.bits, [&](int64_t i) { return w.code(i) - f.low(); });
+  if (store == nullptr) return no_memory(l);
+  const Array& scale = *w.encoding.param("scale");
+  store->group = f.group;
+  store->scale_row = (l.columns + 15) / 16 * 16;
+  const int64_t groups = scale.shape[1];
+  store->scale.assign(static_cast<size_t>(groups * store->scale_row), 0.0f);
+  for (int64_t o = 0; o < l.columns; ++o)
+    for (int64_t g = 0; g < groups; ++g) store->scale[static_cast<size_t>(g * store->scale_row + o)] = scale.as<float>()[o * groups + g];
+  l.planes = std::move(store);
+  return {};
+}
+
+bool has_zero_points(const Codes& w) {
+  const Array* zero = w.encoding.param("zero_point");
+  for (int64_t i = 0; zero != nullptr && i < elements(zero->shape); ++i)
+    if (zero->as<float>()[i] != 0.0f) return true;
+  return false;
+}
+
+// A real layer whose codes stay codes: one step a column.
+Problem pack_decoded(const Codes& w, Layer& l) {
+  const size_t axis = out_axis_of(l.op);
+  const Steps steps = steps_of(w.encoding, w.shape);
+  Shape at(w.shape.size(), 0);
+  for (int64_t o = 0; o < l.columns; ++o) {
+    at[axis] = o % w.shape[axis];
+    l.range.push_back(steps.at(at));
+  }
+  if (l.scheme == Layer::table)
+    for (int b = 1; b <= l.bits; ++b) l.levels.push_back(level_table(w.encoding, b));
+  auto block = std::make_shared<Block>((all_panels(l) + 3) / 4);
+  if (!block->there()) return no_memory(l);
+  const int low = w.encoding.format.low();
+  for (const Part& p : l.parts) {
+    uint8_t* out = block->data() + p.data / 4;
+    each_weight(l, p, w.shape, 1, [&](int o, int64_t input, int64_t i) { out[panel_at(p, o, input, 1)] = static_cast<uint8_t>(w.code(i) - low); });
+  }
+  l.bytes = std::move(block);
+  l.decoded = true;
+  return {};
+}
+
 Problem pack_real(const Graph& graph, Layer& l) {
+  if (const Codes* codes = graph.constant<Codes>(l.weight); codes != nullptr && codes->encoding.format.bits <= 8 && !has_zero_points(*codes)) {
+    const Format& f = codes->encoding.format;
+    if (f.group > 0 && l.flat && l.inputs <= 65536) return pack_groups(*codes, l);
+    if (f.group == 0 && !varies_beside(codes->encoding, out_axis_of(l.op), codes->shape)) return pack_decoded(*codes, l);
+  }
   std::vector<float> decoded;
   const float* values = nullptr;
   Shape shape;
@@ -616,8 +710,7 @@ Problem pack_real(const Graph& graph, Layer& l) {
     shape = array.shape;
     values = array.as<float>();
   }
-  const Part& last = l.parts.back();
-  auto block = std::make_shared<Block>(last.data + static_cast<int64_t>((last.columns + 15) / 16 * 16) * last.quads * 4);
+  auto block = std::make_shared<Block>(all_panels(l));
   if (!block->there()) return no_memory(l);
   for (const Part& p : l.parts) {
     float* out = reinterpret_cast<float*>(block->data() + p.data);
@@ -629,7 +722,8 @@ Problem pack_real(const Graph& graph, Layer& l) {
 
 }  // namespace
 
-Problem pack_layer(const Graph& graph, Layer& l, bool) {
+Problem pack_layer(const Graph& graph, Layer& l, bool as_planes) {
+  if (l.kind == Layer::read) return {};
   if (l.kind == Layer::real) return pack_real(graph, l);
   const Codes& w = *graph.constant<Codes>(l.weight);
   const Format& f = w.encoding.format;
@@ -639,19 +733,47 @@ Problem pack_layer(const Graph& graph, Layer& l, bool) {
     for (int b = 1; b <= l.bits; ++b) l.levels.push_back(level_table(w.encoding, b));
   const int widths = l.scheme == Layer::plain ? 1 : l.bits;
   l.weight_sums.assign(static_cast<size_t>(widths), std::vector<int32_t>(static_cast<size_t>(l.tables), 0));
-  const Part& last = l.parts.back();
-  auto block = std::make_shared<Block>(last.data + static_cast<int64_t>((last.columns + 15) / 16 * 16) * last.quads * 4);
-  if (!block->there()) return no_memory(l);
-  for (const Part& p : l.parts) {
-    uint8_t* out = block->data() + p.data;
-    each_weight(l, p, w.shape, 4, [&](int o, int64_t input, int64_t at) {
-      const uint8_t byte = stored(l, f, w.code(at), l.scheme == Layer::plain ? integers.values[static_cast<size_t>(at)] : 0);
-      out[panel_at(p, o, input, 4)] = byte;
-      for (int b = l.scheme == Layer::plain ? widths : l.least; b <= widths; ++b)
-        l.weight_sums[static_cast<size_t>(b - 1)][static_cast<size_t>(p.first + o)] += multiplies(l, byte, b);
+  const auto byte_of = [&](int64_t at) {
+    return stored(l, f, w.code(at), l.scheme == Layer::plain ? integers.values[static_cast<size_t>(at)] : 0);
+  };
+  if (l.kind == Layer::depthwise) {  // as window.h says: [kernel position][output]
+    const int64_t places = static_cast<int64_t>(l.kernel[0]) * l.kernel[1];
+    auto block = std::make_shared<Block>(places * l.tables);
+    if (!block->there()) return no_memory(l);
+    for (int64_t at = 0; at < l.columns * places; ++at) {
+      const int64_t o = at / places;
+      block->data()[at % places * l.tables + o] = byte_of(at);
+      for (int b = l.scheme == Layer::plain ? 1 : l.least; b <= widths; ++b)
+        l.weight_sums[static_cast<size_t>(b - 1)][static_cast<size_t>(o)] += multiplies(l, byte_of(at), b);
+    }
+    l.bytes = std::move(block);
+  } else if (as_planes && l.inputs <= 65536) {
+    int bits = l.bits;
+    if (l.scheme == Layer::plain) {
+      const int32_t half = 1 << (bits - 1);
+      for (const int32_t v : integers.values)
+        if (v < -half || v >= half) bits = 8;
+      l.shift = bits - 8;
+    }
+    auto store = store_planes(l, bits, [&](int64_t at) {
+      return l.scheme == Layer::plain ? integers.values[static_cast<size_t>(at)] + (1 << (bits - 1)) : w.code(at);
     });
+    if (store == nullptr) return no_memory(l);
+    l.planes = std::move(store);
+  } else {
+    auto block = std::make_shared<Block>(all_panels(l));
+    if (!block->there()) return no_memory(l);
+    for (const Part& p : l.parts) {
+      uint8_t* out = block->data() + p.data;
+      each_weight(l, p, w.shape, 4, [&](int o, int64_t input, int64_t at) { out[panel_at(p, o, input, 4)] = byte_of(at); });
+    }
+    l.bytes = std::move(block);
   }
-  l.bytes = block;
+  for (const Part& p : l.parts)
+    each_weight(l, p, w.shape, 4, [&](int o, int64_t, int64_t at) {
+      for (int b = l.scheme == Layer::plain ? 1 : l.least; b <= widths; ++b)
+        l.weight_sums[static_cast<size_t>(b - 1)][static_cast<size_t>(p.first + o)] += multiplies(l, byte_of(at), b);
+    });
   return {};
 }
 
@@ -662,10 +784,16 @@ int64_t panel_bytes(const Part& p, int panel) {
   return int64_t{4} * p.quads * ((width + 15) / 16 * 16);
 }
 
-void decode_panel(const Layer& l, const Part& p, int panel, const Level& level, const Kernels&, int8_t* out) {
+Prefix prefix_of(const Layer& l, const Level& level) {
+  if (l.scheme == Layer::table) return {level.bits, l.levels[static_cast<size_t>(level.bits - 1)].data()};
+  return {l.scheme == Layer::plain ? 8 + l.shift : level.bits, nullptr};
+}
+
+void decode_panel(const Layer& l, const Part& p, int panel, const Level& level, const Kernels& kernels, int8_t* out) {
+  if (p.quads == 0) return;
+  if (l.planes) return kernels.planes.decode(l.planes->view, prefix_of(l, level), panel, p.quads, nullptr, out);
   const int64_t bytes = panel_bytes(p, panel);
-  const uint8_t* packed = l.bytes->data() + panel_start(p, panel);
-  for (int64_t i = 0; i < bytes; ++i) out[i] = static_cast<int8_t>(level.table[packed[i]]);
+  kernels.planes.decode_bytes(l.bytes->data() + panel_start(p, panel), level.table, bytes, out);
   const int64_t line = bytes / p.quads;  // code 0 stands for a level too, so what fills up quads is cleared
   int64_t quad = 0;
   for (const Stretch& s : p.stretches) {
@@ -676,39 +804,71 @@ void decode_panel(const Layer& l, const Part& p, int panel, const Level& level, 
   }
 }
 
+void decode_reals(const Layer& l, const Part& p, int panel, const Level& level, const Kernels& kernels, float* out) {
+  if (l.planes) {
+    const PlaneStore& s = *l.planes;
+    return kernels.planes.decode_groups(s.view, {l.bits, nullptr}, panel, s.scale.data(), s.scale_row, s.group, out);
+  }
+  const int width = static_cast<int>(panel_bytes(p, panel) / 4 / std::max(p.quads, 1));
+  const uint8_t* codes = l.bytes->data() + panel_start(p, panel) / 4;
+  const float* steps = level.scale.data() + p.first + panel * panel_columns;
+  for (int64_t i = 0; i < p.quads; ++i)
+    for (int o = 0; o < width; ++o) out[i * width + o] = level.integers[codes[i * width + o]] * steps[o];
+}
+
 int64_t packed_bytes(const Layer& l) {
   int64_t out = l.bytes ? l.bytes->size() : 0;
+  if (l.planes) out += l.planes->data.size() + static_cast<int64_t>(l.planes->scale.size()) * 4;
   for (const auto& sums : l.weight_sums) out += static_cast<int64_t>(sums.size()) * 4;
   for (const auto& levels : l.levels) out += static_cast<int64_t>(levels.size());
   return out + static_cast<int64_t>(l.unit.size() + l.range.size()) * 4;
 }
 
+namespace {
+
+// What a real layer's codes stand for at a width, and its bias.
+Level real_level(const Layer& l, Level out, const float* bias) {
+  out.real_bias.assign(static_cast<size_t>(l.tables), 0.0f);
+  for (const Part& p : l.parts)
+    for (int o = 0; o < p.columns; ++o) {
+      const size_t at = static_cast<size_t>(p.first + o), channel = static_cast<size_t>(p.column + o);
+      if (bias != nullptr) out.real_bias[at] = bias[channel];
+      if (l.decoded) out.scale[at] = l.scheme == Layer::midrise ? l.range[channel] * std::ldexp(1.0f, -out.bits) : l.range[channel];
+    }
+  if (!l.decoded) return out;
+  out.integers.assign(256, 0.0f);
+  for (int code = 0; code < 1 << l.bits; ++code) {
+    const int prefix = code >> (l.bits - out.bits);
+    float& integer = out.integers[static_cast<size_t>(code)];
+    if (l.scheme == Layer::midrise) integer = static_cast<float>(2 * prefix + 1 - (1 << out.bits));
+    else if (l.scheme == Layer::table) integer = l.levels[static_cast<size_t>(out.bits - 1)][static_cast<size_t>(prefix)];
+    else integer = static_cast<float>(code + l.lowest);
+  }
+  return out;
+}
+
+}  // namespace
+
 Level level_of(const Layer& l, int bits) {
   Level out;
   out.bits = std::clamp(bits == 0 ? l.bits : bits, std::min(l.least, l.bits), l.bits);
   if (l.scheme == Layer::plain) out.bits = l.bits;
+  if (l.kind == Layer::read) return out;
   const size_t tables = static_cast<size_t>(l.tables);
   out.bias.assign(tables, 0);
   out.scale.assign(tables, 0.0f);
   out.low.assign(tables, static_cast<float>(l.low));
   out.high.assign(tables, static_cast<float>(l.high));
   const float* bias = bias_row(l, out.bits);
-  if (l.kind == Layer::real) {
-    for (const Part& p : l.parts)
-      for (int o = 0; o < p.columns; ++o) {
-        const size_t at = static_cast<size_t>(p.first + o);
-        out.scale[at] = bias != nullptr ? bias[p.column + o] : 0.0f;  // a real layer's bias
-      }
-    return out;
-  }
+  if (l.kind == Layer::real) return real_level(l, std::move(out), bias);
   out.half = l.scheme == Layer::midrise;
-  out.shift = out.half ? out.bits - 7 : 0;
+  out.shift = out.half ? out.bits - 7 : l.shift;
   out.mask = out.half ? static_cast<uint8_t>(0xff00u >> out.bits) : 0xff;
   const auto& sums = l.weight_sums[l.scheme == Layer::plain ? 0 : static_cast<size_t>(out.bits - 1)];
   out.weight_sums = sums.data();
   if (l.scheme == Layer::table)
     for (int code = 0; code < 1 << l.bits; ++code)
-      out.table[code] = static_cast<uint8_t>(l.levels[static_cast<size_t>(out.bits - 1)][static_cast<size_t>(code >> (l.bits - out.bits))]);
+      out.table[code] = l.levels[static_cast<size_t>(out.bits - 1)][static_cast<size_t>(code >> (l.bits - out.bits))];
   for (const Part& p : l.parts) {
     for (int o = 0; o < p.columns; ++o) {
       const size_t at = static_cast<size_t>(p.first + o), channel = static_cast<size_t>(p.column + o);

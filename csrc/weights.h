@@ -10,6 +10,7 @@
 #include "kernels.h"
 #include "lower.h"
 #include "memory.h"
+#include "planes.h"
 
 namespace bl {
 
@@ -35,13 +36,22 @@ struct Part {
   int64_t data = 0;                     // where its panels begin, in bytes
 };
 
-struct Planes;  // planes.h
+// Weights held as bit planes.
+struct PlaneStore {
+  Block data;
+  Planes view;
+  int32_t group = 0;        // inputs that share a scale, if there are such groups
+  std::vector<float> scale; // [group][scale_row]
+  int64_t scale_row = 0;
+};
 
 struct Layer {
-  enum Kind : uint8_t { sums, depthwise, real } kind = sums;  // integer sums; the same for one channel each; float32
+  enum Kind : uint8_t { sums, depthwise, real, read } kind = sums;  // integer sums; the same for one channel each; float32;
+                                                                // not packed, read as codes: only the width counts (reading.h)
   enum Scheme : uint8_t { plain, midrise, table } scheme = plain;
   std::string node, op, weight;
   int bits = 8, least = 1;              // of the stored codes
+  int lowest = 0;                       // the smallest code
   int columns = 0;
   int64_t inputs = 0;                   // of one window
   std::vector<Part> parts;
@@ -57,9 +67,12 @@ struct Layer {
   bool line = false;                    // an image of one spatial axis
 
   // Packed once. `bytes`: panels as dense.h says, each weight its integer (plain), its code moved to the top of the byte
-  // with the top bit flipped (mid-rise), or its code (table); float32 panels if real.
+  // with the top bit flipped (mid-rise), or its code (table). If real: panels [input][width] of float32, or, if `decoded`, of
+  // codes, which become reals before each use.
   std::shared_ptr<const Block> bytes;
-  std::shared_ptr<const Planes> planes;  // instead of bytes, where a layer is bound by memory
+  std::shared_ptr<const PlaneStore> planes;  // instead of bytes, where a layer is bound by memory
+  bool decoded = false;
+  int shift = 0;                        // plain: what is packed is the integer times 2^-shift
   std::vector<std::vector<int32_t>> weight_sums;  // [width - 1][tables]: sums of what multiplies x, one entry only if plain
   std::vector<float> unit;              // plain: [columns] the unit of sums; else the step of x
   std::vector<float> range;             // [columns] mid-rise: the range; table: the scale
@@ -77,7 +90,8 @@ struct Level {
   std::vector<int32_t> bias;            // [tables]
   std::vector<float> scale, low, high;
   const int32_t* weight_sums = nullptr;
-  uint8_t table[256] = {};              // int8 values of codes, table schemes
+  int8_t table[256] = {};               // what each code stands for: table schemes
+  std::vector<float> integers, real_bias;  // of real layers: what each code stands for; [tables]
 };
 
 // The layers of a graph without their weights, and why a weighted node is none (`without`: name, reason).
@@ -89,12 +103,17 @@ Level level_of(const Layer& layer, int bits);
 
 // Panel `panel` of a part as the dense kernel reads it, decoded into `out` at a level: through the level's table.
 void decode_panel(const Layer& layer, const Part& part, int panel, const Level& level, const Kernels& kernels, int8_t* out);
+// The same of a real layer.
+void decode_reals(const Layer& layer, const Part& part, int panel, const Level& level, const Kernels& kernels, float* out);
+// The planes a level reads and what they stand for.
+Prefix prefix_of(const Layer& layer, const Level& level);
 // Where a panel of a part begins among the layer's bytes, and its length.
 int64_t panel_start(const Part& part, int panel);
 int64_t panel_bytes(const Part& part, int panel);
 int64_t packed_bytes(const Layer& layer);  // of its weights with everything that all widths share
 
 bool is_weighted(const Node& node);
+std::vector<size_t> read_slots(const Node& node);  // of the weights that a node reads as codes
 // The ring that a weighted node asks of its input: top, bottom, left, right.
 std::array<int, 4> ring_of(const Layer& layer);
 

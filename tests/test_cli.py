@@ -12,6 +12,7 @@ import pytest
 from networks import convnet, images, onnx_net
 
 import bitladder as bl
+from bitladder import dial
 from bitladder.assign import score
 from bitladder.cli import COMMANDS, arrays, commands, main, terminal
 
@@ -75,6 +76,33 @@ def test_run_writes_what_the_model_says(bits, width, here, capsys):
     with np.load("out.npz") as written:
         assert written.files == ["scores"]
         assert np.array_equal(written["scores"], bl.load("net.ladder").at(width)(images()[0]))
+
+
+@pytest.mark.parametrize(
+    ("words", "width"),
+    [(["--milliseconds", "1.5"], 4), (["--min-accuracy", "0.85"], 2), (["--min-accuracy", "0.85", "--milliseconds", "9"], 2)],
+)
+def test_run_takes_the_width_that_is_needed(words, width, here):
+    """By the table that the file keeps."""
+    table = dial.Rungs((dial.Rung(2, 0.86, 1.0), dial.Rung(4, 0.88, 1.4), dial.Rung(8, 0.89, 2.0)))
+    table.kept(bl.load("net.ladder")).save("kept.ladder")
+    assert main(["run", "kept.ladder", "x.npz", *words, "-o", "out.npz"]) == 0
+    with np.load("out.npz") as written:
+        assert np.array_equal(written["scores"], bl.load("net.ladder").at(width)(images()[0]))
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["--milliseconds", "1"], "rungs: this network keeps none; measure them with bitladder.dial.measure_rungs"),
+        (["--min-accuracy", "0.5", "--bits", "4"], "run: --bits 4 leaves --milliseconds and --min-accuracy nothing to choose"),
+    ],
+)
+def test_a_width_that_cannot_be_chosen_is_one_line(words, error, here, capsys):
+    """A file without a table, or a width that is given already."""
+    assert main(["run", "net.ladder", "x.npz", *words, "-o", "out.npz"]) == 1
+    (line,) = said(capsys)[1]
+    assert line.startswith(f"bitladder: {error}")
 
 
 def test_run_takes_x_for_the_only_input_and_many_samples(here, capsys):

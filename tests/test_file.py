@@ -222,7 +222,11 @@ TENSORS = {"w1": 0, "b1": 1, "w2": 2, "w3": 3, "b3": 4}
         (setting("tensors", 0, "format", value="nested4"), "planes of tensor 'w1'"),
         (setting("tensors", 0, "axes", value=[7]), "axes of tensor 'w1'"),
         (setting("tensors", 0, "axes", value=[1]), "range of tensor 'w1'"),
+        (setting("tensors", 0, "format", value="int4/4294967296"), "format of tensor 'w1'"),
+        (setting("tensors", 3, "format", value="q-1000000.1000003"), "format of tensor 'w3'"),
+        (setting("encodings", "h1", "axes", value=[32]), "rising list of axes below 32"),
         (setting("tensors", 0, "params", value={}), "params of tensor 'w1'"),
+        (lambda h: h["tensors"][0]["params"].update(levelsx=h["tensors"][0]["params"]["range"]), "an object of range, got"),
         (setting("tensors", 0, "params", "range", "dtype", value="int32"), "float32 of shape"),
         (setting("tensors", 0, "params", "range", "dtype", value="object"), "must be one of bool"),
         (setting("tensors", 2, "params", "levels8", "data", value=0), "free one below"),
@@ -323,6 +327,7 @@ def with_header(path, text):
         (b"[" * 100_000, "nested"),
         (b'{"a":' * 40 + b"1" + b"}" * 40, "nested more than"),
         (b'{"a":1,"a":2}', "twice"),
+        (b'{"a":1e999}', "must be one that a float holds"),
         (b'{"a":NaN}', "NaN, which is not JSON"),
         (b'{"a":' + b"9" * 5000 + b"}", "64 bits"),
         (b"{", "not JSON"),
@@ -363,6 +368,7 @@ def test_a_newer_minor_version_may_say_more(tmp_path):
     rewritten(path, setting("graph", "colour", value="blue"))
     with pytest.raises(Malformed, match="colour"):
         file.load(path)
+    rewritten(path, setting("tensors", 4, "planes", value="of another kind"))
     data = bytearray(path.read_bytes())
     data[10] = 1
     path.write_bytes(data)

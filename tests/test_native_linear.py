@@ -69,7 +69,8 @@ def network(rng, op, text):
         inner, outer = int(rng.integers(1, 9)), int(rng.integers(1, 40))
         shape = (outer * groups, inner, *k) if op == "conv" else (inner * groups, outer, *k)
         columns, axis = outer * groups, 0 if op == "conv" else 1
-        space = [int(n) for n in rng.integers(9, 16, 2)]
+        reach = [d * (n - 1) + 1 for n, d in zip(k, attrs["dilations"], strict=True)]
+        space = [int(rng.integers(r if op == "conv" else 1, 16 + r)) for r in reach]
         x_shape = (int(rng.integers(1, 4)), inner * groups, *space)
     w = weight(rng, shape, text, axis)
     b = bias(rng, w, columns)
@@ -112,3 +113,48 @@ def test_random_layers_are_equal(op, isa):
                 same(graph, x, bits, isa, threads=1 + seed % 2)
             except AssertionError as error:
                 raise AssertionError(f"seed {seed}, {text} at {bits}, {graph.nodes[0]}, x {x.shape}: {error}") from None
+
+
+@pytest.mark.parametrize("isa", native.isas())
+@pytest.mark.parametrize("text", FORMATS)
+def test_a_few_rows_run_on_planes(text, isa):
+    """A layer that is bound by memory is held as planes, whether few rows come or many, at every width."""
+    rng = np.random.default_rng(5)
+    graph, _ = network(rng, "linear", text)
+    w = weight(rng, (321, 275), text)
+    graph = graph.with_(
+        inputs=(Value("x", "float32", ("n", 275)),),
+        constants={"w": w, "b": rng.normal(size=321).astype(np.float32)},
+        nodes=(Node("linear", ("x", "w", "b"), ("y",), {}, (0.0, None)),),
+    )
+    for rows in (1, 3, 8, 30):
+        x = rng.normal(size=(rows, 275)).astype(np.float32)
+        for bits in [None, 1, 2, 3, 7] if hasattr(w.format, "at") else [None]:
+            same(graph, x, bits, isa, threads=1 + rows % 2)
+
+
+@pytest.mark.parametrize("isa", native.isas())
+@pytest.mark.parametrize("op", ["conv", "conv_transpose", "linear"])
+@pytest.mark.parametrize("text", ["float", "int4", "nested8", "nested6:tree", "int4/5", "fixed8"])
+def test_float_layers_are_close(text, op, isa):
+    """Weights, whatever their format, times activations that are no integers."""
+    for seed in range(4):
+        rng = np.random.default_rng([seed, 9])
+        graph, x = network(rng, op, "int8" if text in ("float", "int4/5") else text)
+        w = graph.constants["w"]
+        if text == "float":
+            w = w.decode()
+        if text == "int4/5":
+            if op != "linear":
+                return
+            w = weight(rng, w.shape, text)
+        b = graph.constants.get("b")
+        graph = graph.with_(
+            encodings={}, constants={"w": w, **({"b": b.at(8) if isinstance(b, PerWidth) else b} if b is not None else {})}
+        )
+        for bits in [None, 3] if hasattr(getattr(w, "format", None), "at") else [None]:
+            engine = Engine(graph, threads=1 + seed % 2, isa=isa)
+            (got,) = engine.run({"x": x}, bits).values()
+            assert not [p for p in engine.pieces() if p.reason], engine.foreign
+            (want,) = run(graph if bits is None else graph.at(bits), {"x": x}).values()
+            assert np.allclose(got, want, rtol=1e-5, atol=1e-5 * np.abs(want).max()), np.abs(got - want).max()

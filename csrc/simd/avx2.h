@@ -20,6 +20,7 @@ using F32 = __m256;
 using Quad = Halves;
 using Weights = Halves;
 using Mask = __m256i;
+struct Nearest { I32 whole; F32 off; };
 
 static inline I32 splat(int32_t v) { return _mm256_set1_epi32(v); }
 static inline F32 splat(float v) { return _mm256_set1_ps(v); }
@@ -37,6 +38,8 @@ static inline void store(float* p, F32 v, int n) {
 static inline I32 add(I32 a, I32 b) { return _mm256_add_epi32(a, b); }
 static inline I32 sub(I32 a, I32 b) { return _mm256_sub_epi32(a, b); }
 static inline I32 mul(I32 a, I32 b) { return _mm256_mullo_epi32(a, b); }
+static inline I32 min(I32 a, I32 b) { return _mm256_min_epi32(a, b); }
+static inline I32 max(I32 a, I32 b) { return _mm256_max_epi32(a, b); }
 static inline I32 shift_left(I32 a, int n) { return _mm256_sll_epi32(a, _mm_cvtsi32_si128(n)); }
 static inline I32 shift_right(I32 a, int n) { return _mm256_sra_epi32(a, _mm_cvtsi32_si128(n)); }
 
@@ -50,11 +53,12 @@ static inline F32 to_float(I32 a) { return _mm256_cvtepi32_ps(a); }
 static inline F32 round(F32 a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 static inline I32 to_int(F32 a) { return _mm256_cvtps_epi32(round(a)); }
 
-// a - round(a) is exact, so its distance from a half is too.
-static inline bool near_tie(F32 a) {
-  const F32 rest = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), _mm256_sub_ps(a, round(a)));
-  return _mm256_movemask_ps(_mm256_cmp_ps(rest, _mm256_set1_ps(0.499f), _CMP_GT_OQ)) != 0;
+static inline Nearest nearest_product(F32 a, F32 b) {
+  const F32 product = mul(a, b), whole = round(product);
+  return {_mm256_cvtps_epi32(whole), _mm256_andnot_ps(_mm256_set1_ps(-0.0f), sub(product, whole))};
 }
+static inline F32 larger(F32 a, F32 b) { return max(a, b); }
+static inline bool any_above(F32 a, float b) { return _mm256_movemask_ps(_mm256_cmp_ps(a, _mm256_set1_ps(b), _CMP_GT_OQ)) != 0; }
 
 static inline Mask splat_mask(uint8_t mask) { return _mm256_set1_epi8(static_cast<char>(mask)); }
 static inline Weights spread(__m256i w) { return {_mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8), _mm256_srai_epi16(w, 8)}; }
@@ -72,10 +76,11 @@ static inline I32 dot(I32 acc, Quad x, Weights w) {
 }
 
 template <int N>
-static inline void store_codes(uint8_t* p, const I32* v, int n) {
-  const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(v[0], v[N - 1]), 0xd8);
+static inline void store_codes(uint8_t* p, const I32* v, I32 zero, int n) {
+  const __m256i sums = _mm256_adds_epi16(_mm256_packs_epi32(v[0], v[N - 1]), _mm256_packs_epi32(zero, zero));
+  const __m256i words = _mm256_permute4x64_epi64(sums, 0xd8);
   const __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
-  if (n == 16) return _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
+  if (n >= 16) return _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
   alignas(16) uint8_t all[16];
   _mm_store_si128(reinterpret_cast<__m128i*>(all), bytes);
   for (int i = 0; i < n; ++i) p[i] = all[i];

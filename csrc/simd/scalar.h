@@ -15,6 +15,7 @@ struct F32 { float at[lanes]; };
 struct Quad { int16_t at[4]; };                  // four inputs, for every column the same
 struct Weights { int8_t at[4 * lanes]; };        // four weights for each column
 using Mask = uint8_t;
+struct Nearest { I32 whole; F32 off; };
 
 template <class Vector, class F>
 static inline Vector each(F f) {
@@ -38,6 +39,8 @@ static inline void store(float* p, const F32& v, int n) { for (int i = 0; i < la
 static inline I32 add(const I32& a, const I32& b) { return each<I32>([&](int i) { return wrapped(bits(a.at[i]) + bits(b.at[i])); }); }
 static inline I32 sub(const I32& a, const I32& b) { return each<I32>([&](int i) { return wrapped(bits(a.at[i]) - bits(b.at[i])); }); }
 static inline I32 mul(const I32& a, const I32& b) { return each<I32>([&](int i) { return wrapped(bits(a.at[i]) * bits(b.at[i])); }); }
+static inline I32 min(const I32& a, const I32& b) { return each<I32>([&](int i) { return a.at[i] < b.at[i] ? a.at[i] : b.at[i]; }); }
+static inline I32 max(const I32& a, const I32& b) { return each<I32>([&](int i) { return a.at[i] > b.at[i] ? a.at[i] : b.at[i]; }); }
 static inline I32 shift_left(const I32& a, int n) { return each<I32>([&](int i) { return wrapped(bits(a.at[i]) << n); }); }
 static inline I32 shift_right(const I32& a, int n) { return each<I32>([&](int i) { return a.at[i] >> n; }); }
 
@@ -59,8 +62,20 @@ static inline int32_t rounded(float a) {
 }
 static inline I32 to_int(const F32& a) { return each<I32>([&](int i) { return rounded(a.at[i]); }); }
 
-// Whether any number is so near to a half that a product with a reciprocal may round otherwise than the quotient.
-static inline bool near_tie(const F32&) { return true; }
+// The whole number nearest to a * b, which is below 2^22, and how far off the product is.
+static inline Nearest nearest_product(const F32& a, const F32& b) {
+  const F32 product = mul(a, b);
+  const I32 whole = to_int(product);
+  const F32 rest = sub(product, to_float(whole));
+  return {whole, max(rest, sub(splat(0.0f), rest))};
+}
+// The larger one of numbers that are not negative.
+static inline F32 larger(const F32& a, const F32& b) { return max(a, b); }
+static inline bool any_above(const F32& a, float b) {
+  bool any = false;
+  for (int i = 0; i < lanes; ++i) any |= a.at[i] > b;
+  return any;
+}
 
 static inline Mask splat_mask(uint8_t mask) { return mask; }
 static inline Weights load_weights(const int8_t* p, Mask mask = 0xff) {
@@ -77,11 +92,11 @@ static inline I32 dot(const I32& acc, const Quad& x, const Weights& w) {
   });
 }
 
-// The first n of the numbers in v[0] .. v[N - 1], held to 0..255.
+// The first n of the numbers in v[0] .. v[N - 1], plus zero, held to 0..255.
 template <int N>
-static inline void store_codes(uint8_t* p, const I32* v, int n) {
-  for (int i = 0; i < n; ++i) {
-    const int32_t c = v[i / lanes].at[i % lanes];
+static inline void store_codes(uint8_t* p, const I32* v, const I32& zero, int n) {
+  for (int i = 0; i < N * lanes && i < n; ++i) {
+    const int64_t c = int64_t{v[i / lanes].at[i % lanes]} + zero.at[0];
     p[i] = static_cast<uint8_t>(c < 0 ? 0 : c > 255 ? 255 : c);
   }
 }

@@ -98,7 +98,9 @@ std::string constant(const Graph& graph, const std::string& name, const Constant
 void print(const Graph& g) {
   for (const Input& v : g.inputs) {
     std::string shape = v.any_shape ? "any" : "[";
-    for (size_t i = 0; i < v.shape.size(); ++i) shape += (v.shape[i] < 0 ? word(v.free_axes[i]) : std::to_string(v.shape[i])) + ",";
+    for (size_t i = 0; i < v.shape.size(); ++i) {
+      shape += (v.shape[i] < 0 ? word(v.free_axes[i]) : std::to_string(v.shape[i])) + ",";
+    }
     std::cout << "input " << word(v.name) << " " << name_of(v.type) << " " << shape << "\n";
   }
   for (const std::string& name : g.outputs) std::cout << "output " << word(name) << "\n";

@@ -26,6 +26,17 @@ class Parser(argparse.ArgumentParser):
         self.exit(FAILED, f"{self.prog}: error: {message}; see {self.prog} --help\n")
 
 
+class Version(argparse.Action):
+    """Prints the version and whether there is a native core, which is loaded for nothing else here."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from bitladder import native
+
+        core = f"native core, {native.isas()[0]}" if native.core else f"no native core: {native.why}"
+        print(f"bitladder {__version__} ({core})")
+        parser.exit()
+
+
 def widths(text: str) -> int | str:
     """A number of bits, or "auto"."""
     return text if text == "auto" else positive(text)
@@ -96,6 +107,18 @@ COMMANDS: dict[str, tuple[str, list[tuple[tuple[str, ...], dict]]]] = {
             FILE,
             (("input",), {"metavar": "INPUT.npz", "help": "one array per input by name, or x"}),
             BITS,
+            (
+                ("--milliseconds",),
+                {
+                    "type": float,
+                    "metavar": "T",
+                    "help": "at the most accurate width of those measured in the file that takes at most T",
+                },
+            ),
+            (
+                ("--min-accuracy",),
+                {"type": float, "metavar": "A", "help": "at the narrowest width that was measured to reach A, a fraction"},
+            ),
             (("--threads",), {"type": positive, "metavar": "N", "help": "at most this many threads"}),
             out("OUT.npz", "where to write one array per output"),
             JSON,
@@ -106,6 +129,19 @@ COMMANDS: dict[str, tuple[str, list[tuple[tuple[str, ...], dict]]]] = {
         "write ONNX with quantize and dequantize nodes",
         [FILE, (("onnx",), {"metavar": "OUT.onnx", "help": "the file to write"}), BITS, JSON, QUIET],
     ),
+    "bench": (
+        "how long a network takes, beside other runtimes",
+        [
+            (("net",), {"metavar": "FILE|NET", "help": "a .ladder file, or a network that is quantized as int8 to be timed"}),
+            (("--weights",), {"metavar": "FILE.safetensors", "help": "weights of a torch module"}),
+            (("--data",), {"metavar": "X.npz", "help": "inputs; random ones by default"}),
+            (("--threads",), {"type": positive, "metavar": "N", "help": "of every runtime (default: all cores)"}),
+            (("--bits",), {"type": widths, "default": "auto", "help": "run at this width; a NET is then nested8"}),
+            (("--against",), {"metavar": "NAMES", "help": "onnxruntime, openvino, or both with a comma"}),
+            JSON,
+            QUIET,
+        ],
+    ),
     "report": ("one self-contained page about a network", [FILE, out("PAGE.html", "the page to write"), JSON, QUIET]),
 }
 
@@ -113,7 +149,7 @@ COMMANDS: dict[str, tuple[str, list[tuple[tuple[str, ...], dict]]]] = {
 def parser() -> Parser:
     """The parser of all commands, made from their table."""
     top = Parser(prog="bitladder", description="The fewest bits per layer that keep a network's accuracy.", allow_abbrev=False)
-    top.add_argument("--version", action="version", version=f"bitladder {__version__}")
+    top.add_argument("--version", action=Version, nargs=0, help="print the version, and which native core runs")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     for name, (text, options) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)

@@ -19,6 +19,7 @@ from bitladder.assign.score import Score, accuracy, check_classes, class_like, f
 from bitladder.cli import arrays
 from bitladder.cli.network import network
 from bitladder.cli.terminal import Outcome, Terminal
+from bitladder.dial import Rungs, choose
 from bitladder.errors import require
 from bitladder.formats import QTensor
 from bitladder.ir.graph import Graph
@@ -244,7 +245,7 @@ def shape_text(shape: tuple[int | str, ...] | None) -> str:
 def run(args: Namespace, terminal: Terminal) -> Outcome:
     """Outputs for the arrays of a file, written by name."""
     disk.check_writable(args.output)
-    model = load(args.file, args.bits)
+    model = on_rung(args)
     data = arrays.samples(args.input, model.graph.inputs)
     parts = []
     batches = data.batches()
@@ -266,6 +267,18 @@ def run(args: Namespace, terminal: Terminal) -> Outcome:
     rows = [(name, a.shape, str(a.dtype)) for name, a in outputs.items()]
     facts["outputs"] = [{"name": n, "shape": list(s), "dtype": d} for n, s, d in rows]
     return Outcome(table(("output", "shape", "type"), rows), args.output, lines, facts)
+
+
+def on_rung(args: Namespace) -> Model:
+    """The network at the width asked for, or at the one that the file's own table says is needed."""
+    if args.milliseconds is None and args.min_accuracy is None:
+        return load(args.file, args.bits)
+    if args.bits != "auto":
+        raise ValueError(
+            f"run: --bits {args.bits} leaves --milliseconds and --min-accuracy nothing to choose; give one of them"
+        )
+    model = load(args.file)
+    return model.at(choose(Rungs.of(model), milliseconds=args.milliseconds, accuracy=args.min_accuracy))
 
 
 def joined(parts: list[np.ndarray], name: str) -> np.ndarray:
@@ -305,11 +318,19 @@ def demo(args: Namespace, terminal: Terminal) -> Outcome:
     return Outcome(str(text), str(wrote), lines, facts)
 
 
+def bench(args: Namespace, terminal: Terminal) -> Outcome:
+    """Times of a network beside other runtimes'."""
+    from bitladder.cli import speed
+
+    return speed.bench(args, terminal)
+
+
 RUN: dict[str, Callable[[Namespace, Terminal], Outcome]] = {
     "demo": demo,
     "quantize": quantize_command,
     "show": show,
     "run": run,
     "export": export,
+    "bench": bench,
     "report": report,
 }

@@ -14,7 +14,7 @@ from bitladder.convert.onnx_words import RENAMED, SAME_NAME
 from bitladder.convert.onnx_write import Writer, fitting
 from bitladder.formats import QTensor
 from bitladder.ir.graph import Node
-from bitladder.runtime.integer import RULES, aligned, bias_codes
+from bitladder.runtime.integer import RULES, aligned, bias_codes, lookup
 
 Spell = Callable[[Writer, Node, list[str]], None]  # writes a node whose outputs are to have these names
 
@@ -73,7 +73,7 @@ def spelled(writer: Writer, node: Node) -> None:
 
 def summed(writer: Writer, node: Node) -> bool:
     """Whether the sums of a node are integers."""
-    return node.op in RULES and node.inputs[0] in writer.graph.encodings
+    return RULES.get(node.op, lookup) is not lookup and node.inputs[0] in writer.graph.encodings
 
 
 def plain(writer: Writer, node: Node, outs: list[str]) -> None:

@@ -46,6 +46,10 @@ def are_widths(x: Any) -> bool:
     return are_counts(x) and x == sorted(set(x)) and all(1 <= b <= 64 for b in x)
 
 
+def are_axes(x: Any) -> bool:
+    return are_counts(x) and x == sorted(set(x)) and all(a < MOST_AXES for a in x)
+
+
 def rows(x: Any) -> bool:
     return isinstance(x, list) and all(isinstance(r, dict) for r in x)
 
@@ -84,7 +88,7 @@ ARRAY = {
 }
 ENCODING = {
     "format": Field(is_text, "the text of a format"),
-    "axes": Field(lambda x: are_counts(x) and x == sorted(set(x)), "a rising list of axes"),
+    "axes": Field(are_axes, f"a rising list of axes below {MOST_AXES}"),
     "params": Field(named, "arrays by name"),
 }
 ROOT = {

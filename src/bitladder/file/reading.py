@@ -52,10 +52,13 @@ def parameters(text: str) -> dict[str, np.ndarray]:
     return {} if fmt is None else dict(fmt.fit(Points.of(np.zeros((1, 1)), (0,)), "max"))
 
 
+MOST_FL = 126
+MOST_GROUP = 2**31 - 1
+
 GOOD_PARAMS: dict[str, tuple[Callable[[np.ndarray], Any], str]] = {
     "scale": (lambda p: p > 0, "above zero"),
     "range": (lambda p: p > 0, "above zero"),
-    "fl": (lambda p: (p == np.round(p)) & (abs(p) <= 126), "whole numbers between -126 and 126"),
+    "fl": (lambda p: (p == np.round(p)) & (abs(p) <= MOST_FL), f"whole numbers between -{MOST_FL} and {MOST_FL}"),
     "zero_point": (lambda p: (p == np.round(p)) & (abs(p) <= 2**24), "whole numbers that 24 bits hold"),
 }
 
@@ -128,9 +131,12 @@ class Source:
 
     def encoding(self, entry: Json, where: str, shape: list[int] | None) -> Encoding:
         fmt = format_of(entry, where)
-        params = {k: self.array(entry["params"][k], f"{k} of {where}") for k in sorted(entry["params"])}
+        known = parameters(str(fmt))
+        params = {k: self.array(entry["params"][k], f"{k} of {where}") for k in sorted(set(entry["params"]) & set(known))}
         axes = tuple(entry["axes"])
         check_params(fmt, params, axes, shape, where)
+        if not self.newer and (extra := sorted(set(entry["params"]) - set(known))):
+            raise damaged(f"params of {where}", f"an object of {', '.join(known)}", extra)
         return Encoding(fmt, params, axes)
 
     def codes(self, entry: Json, e: Encoding, where: str) -> QTensor:
@@ -152,7 +158,12 @@ def format_of(entry: Json, where: str) -> Format:
         fmt = parse(entry["format"])
     except ValueError:
         fmt = None
-    if fmt is None or str(fmt) != entry["format"]:
+    if (
+        fmt is None
+        or str(fmt) != entry["format"]
+        or (fmt.group or 1) > MOST_GROUP
+        or abs(getattr(fmt, "fl", None) or 0) > MOST_FL
+    ):
         raise damaged(f"format of {where}", "one that this version knows", entry["format"])
     return fmt
 
@@ -161,7 +172,7 @@ def last_needed(tensors: list[Json], total: int, bits: int | Mapping[str, int] |
     """The number of the last section that a reader of `bits` needs; -1 if none."""
     spared: set[int] = set()
     for entry in tensors:
-        if "planes" in entry:
+        if entry["kind"] == "codes" and "planes" in entry:
             fmt = format_of(entry, f"tensor {entry['name']!r}")
             if is_nested(fmt):
                 spared.update(entry["planes"][planes_wanted(entry["name"], fmt, bits, floors) :])
@@ -185,7 +196,7 @@ def layout(reader: Reader) -> tuple[dict[str, int], dict[int, int]]:
         if e["kind"] == "codes"
     }
     floors = widths_in(from_json(reader.header["meta"], list), "min_bits")
-    most = max((len(e["planes"]) for e in tensors if "planes" in e), default=0)
+    most = max((len(e["planes"]) for e in tensors if e["kind"] == "codes" and "planes" in e), default=0)
     total = len(reader.sections)
     return stored, {b: reader.needed(last_needed(tensors, total, b, floors)) for b in range(1, most + 1)}
 

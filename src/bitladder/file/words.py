@@ -75,7 +75,9 @@ def dumps(value: Any) -> bytes:
 def loads(text: bytes) -> Any:
     """The JSON value of `text`; anything that JSON does not define, or that hides something, is `Malformed`."""
     try:
-        value = json.loads(text.decode("ascii"), object_pairs_hook=once, parse_constant=refuse, parse_int=whole)
+        value = json.loads(
+            text.decode("ascii"), object_pairs_hook=once, parse_constant=refuse, parse_int=whole, parse_float=real
+        )
     except RecursionError:
         raise Malformed("load: the header is nested too deeply; the file is damaged") from None
     except Malformed:
@@ -102,6 +104,12 @@ def whole(text: str) -> int:
     if len(text) > 20 or not -LARGEST <= int(text) < LARGEST:
         raise Malformed(f"load: the header holds the number {text[:24]}, must fit in 64 bits; the file is damaged")
     return int(text)
+
+
+def real(text: str) -> float:
+    if math.isinf(value := float(text)):
+        raise Malformed(f"load: the header holds the number {text[:24]}, must be one that a float holds; the file is damaged")
+    return value
 
 
 def depth(value: Any) -> int:

@@ -208,6 +208,39 @@ def window_counts(before: tuple[int, ...], after: tuple[int, ...], node: Node) -
     return np.round(inside / OPS["avg_pool"](ones, **node.attrs))
 
 
+UNARY = (
+    "abs", "neg", "sign", "ceil", "floor", "round", "sqrt", "exp", "log", "reciprocal", "erf", "sin", "cos", "tan", "asin",
+    "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "relu", "sigmoid", "softplus", "softsign", "gelu", "elu",
+    "celu", "selu", "leaky_relu", "mish", "swish", "hard_sigmoid", "hard_swish", "thresholded_relu", "shrink",
+)  # fmt: skip
+TABLE_BITS = 8  # of the codes that are looked up
+
+
+def lookup(node: Node, args: Sequence[Any], encoding: Encoding | None, ops: Mapping[str, Callable[..., Any]]) -> Array | None:
+    """A function of one activation, whose codes have one step on both sides: a table of all codes."""
+    x = args[0]
+    if not isinstance(x, Coded) or encoding is None or len(args) > 1 or x.encoding.axes or encoding.axes:
+        return None
+    low, high = x.encoding.format.span()
+    if high - low >= 2**TABLE_BITS:
+        return None
+    table = like(x.codes, looked_up(node, x.encoding, encoding))
+    at = typed(x.codes - low, np.int64 if ns(x.codes) is np else ns(x.codes).int64)
+    return table[at]
+
+
+def looked_up(node: Node, x: Encoding, y: Encoding) -> np.ndarray:
+    """The code (float32) that `node` makes of each code of `x`: its operator in float64, rounded to float32, encoded by `y`."""
+    low, high = x.format.span()
+    reals = x.decode(np.arange(low, high + 1, dtype=np.float32)).astype(np.float64)
+    with np.errstate(all="ignore"):
+        made = np.asarray(OPS[node.op](reals, **node.attrs)).astype(np.float32)
+    if node.clip is not None:
+        made = made.clip(*node.clip)
+    codes = y.encode(np.nan_to_num(made, nan=-np.inf, posinf=np.inf, neginf=-np.inf))
+    return codes.astype(np.float32)
+
+
 RULES: dict[str, Callable[..., Array | None]] = {
     "conv": weighted,
     "conv_transpose": weighted,
@@ -216,6 +249,7 @@ RULES: dict[str, Callable[..., Array | None]] = {
     "avg_pool": mean,
     "global_avg_pool": mean,
     "reduce_mean": mean,
+    **dict.fromkeys(UNARY, lookup),
 }
 
 
