@@ -282,6 +282,29 @@ void test_planes_read(const Set& set) {
   }
 }
 
+// The most inputs there may be, all numbers at their ends: sums of 32 bits just hold it.
+void test_longest(const Set& set) {
+  constexpr int inputs = 65536;
+  const std::vector<uint8_t> x(inputs, 255);
+  const std::vector<int32_t> bias(64, 0);
+  const std::vector<float> one(64, 1.0f), low(64, -1e30f), high(64, 1e30f);
+  Finish finish{bias.data(), one.data(), low.data(), high.data()};
+  finish.codes = false;
+  for (const int code : {0, 255}) {
+    const std::vector<uint8_t> codes(inputs, static_cast<uint8_t>(code));
+    std::vector<uint8_t> memory(8 * plane_stride(1, inputs));
+    const Planes planes{memory.data(), plane_stride(1, inputs), 1, inputs};
+    pack_planes(codes.data(), inputs, 1, inputs, 8, 0, memory.data(), planes.plane);
+    for (int bits = 1; bits <= 8; ++bits) {
+      float y = 0;
+      finish.shift = bits - 8;
+      set.kernels->matvec(planes, {bits, nullptr}, finish, {x.data(), inputs, &y, 1, nullptr, 0, nullptr, 1, 0, 1});
+      const int64_t integer = (code >> (8 - bits)) - (1 << (bits - 1));
+      check(y == static_cast<float>(integer * 255 * inputs), "the longest sum", set.name, 1, inputs, bits);
+    }
+  }
+}
+
 void test_packing(const Case& c) {
   bool good = true;
   for (int o = 0; o < c.columns; ++o) {
@@ -307,7 +330,10 @@ int main(int argc, char** argv) {
   const long cases = argc > 1 ? std::atol(argv[1]) : 600000;
   source.seed(argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1);
   const auto every = sets();
-  for (const auto& set : every) test_planes_read(set);
+  for (const auto& set : every) {
+    test_planes_read(set);
+    test_longest(set);
+  }
   for (long n = 0; checks < cases; ++n) {
     const bool large = n % 500 == 0;
     const Case c(large ? pick(1, 70) : pick(1, 20), large ? pick(1, 1100) : pick(1, 70), pick(1, 8));
