@@ -209,6 +209,7 @@ int Lowering::reals(int number) {
   Value as = v;
   as.codes = false;
   as.coding = Coding{};
+  as.shares = -1;
   const int to = add(as);
   emit_conversion(*this, number, to);
   in_reals_[number] = to;
