@@ -70,8 +70,9 @@ inputs in their order (`=` marks those that may be absent) and its attributes as
 Importers write other operators with these words, so what can be imported is more than what is listed here.
 
 How a word computes when its inputs are integers: *sums* means exact integer sums, and *table* a table of all codes, as
-`docs/numerics.md` says; *moves* means that values pass through, so their codes do too; all others see reals. A *w* marks operators whose second input (of
-`embedding` the first, of recurrent ones the second and third) counts as a weight and can be quantized.
+`docs/numerics.md` says; *moves* means that values pass through, so their codes do too; all others see reals. A *w*
+marks operators whose second input (of `embedding` the first, of recurrent ones the second and third) counts as a weight and
+can be quantized.
 """
 
 
