@@ -172,7 +172,7 @@ def test_pools(op, kind):
             raise AssertionError(f"seed {seed}, {node}, x {x.shape}: {error}") from None
 
 
-@pytest.mark.parametrize("axes", [(2, 3), (-2, -1), (1,), (3,), (0, 1), None])
+@pytest.mark.parametrize("axes", [(2, 3), (-2, -1), (1,), (3,), (0, 1), (0, 2), (1, 3), None])
 @pytest.mark.parametrize("keep", [0, 1])
 def test_means_over_axes(axes, keep):
     """Integer means, of rows and of images, and float means."""
