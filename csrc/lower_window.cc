@@ -11,6 +11,7 @@
 #include "target.h"
 #include "weights.h"
 #include "resize.h"
+#include "sequence.h"
 
 namespace bl {
 
@@ -302,7 +303,7 @@ bool lower_reduce_mean(Lowering& lower, const Node& node) {
   const size_t rank = lower.value(x).shape.size();
   std::vector<int64_t> axes;
   if (!axes_of(lower, node, rank, axes) || axes.empty() || axes.back() - axes.front() + 1 != static_cast<int64_t>(axes.size()))
-    return lower.refuse(node, "its axes are no neighbours known beforehand");
+    return lower_reduce(lower, node);  // which sorts the elements first
   if ((!lower.value(x).codes && lower.value(x).type != Type::f32) || lower.value(x).count() == 0)
     return lower.refuse(node, "its input is not float32");
   bool codes = false;
