@@ -386,7 +386,8 @@ bool lower_depthwise(Lowering& lower, const Node& node, const Layer& layer, int 
   plan->number = number;
   plan->x = x;
   plan->y = lower.output(after != nullptr ? *after : node, 0, Type::f32, shape, true, layer.codes);
-  plan->scratch = layer.scheme == Layer::table ? lower.scratch(layer.bytes->size() + slack) : -1;
+  const int64_t packed = int64_t{1} * layer.kernel[0] * layer.kernel[1] * layer.tables;  // weights may come later
+  plan->scratch = layer.scheme == Layer::table ? lower.scratch(packed + slack) : -1;
   const Image into = image_of(lower.value(plan->y));
   plan->x_first = from.first - window.top * from.line - window.left * from.channels;
   plan->y_first = into.first;
@@ -408,7 +409,7 @@ bool lower_depthwise(Lowering& lower, const Node& node, const Layer& layer, int 
   Step step{node.name(), "depthwise", {x}, {plan->y}, nullptr};
   if (plan->scratch >= 0) step.writes.push_back(plan->scratch);
   step.macs = elements(shape) * d.n_taps;
-  step.bytes = layer.bytes->size();
+  step.bytes = packed;
   plan->chunk = chunk_of(lower, plan->lines, layer.strides[0] * from.line, step.macs);
   step.work = [plan](const Frame& f) { run_depthwise(*plan, f); };
   lower.emit(std::move(step));

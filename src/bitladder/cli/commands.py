@@ -318,11 +318,19 @@ def demo(args: Namespace, terminal: Terminal) -> Outcome:
     return Outcome(str(text), str(wrote), lines, facts)
 
 
+def bench(args: Namespace, terminal: Terminal) -> Outcome:
+    """Times of a network beside other runtimes'."""
+    from bitladder.cli import speed
+
+    return speed.bench(args, terminal)
+
+
 RUN: dict[str, Callable[[Namespace, Terminal], Outcome]] = {
     "demo": demo,
     "quantize": quantize_command,
     "show": show,
     "run": run,
     "export": export,
+    "bench": bench,
     "report": report,
 }
