@@ -38,6 +38,7 @@ class Program {
   std::unique_ptr<Context> take();
   std::vector<Shape> inputs_;
   std::vector<Tensor> outputs_;
+  std::map<std::string, Array> known_;  // what was computed beforehand
   std::vector<Value> values_;
   std::vector<Step> steps_;
   std::vector<int64_t> offsets_;    // of each value in the arena, or -1
