@@ -152,7 +152,7 @@ bool fold_concat(const Node& node, const std::vector<Known>& in, Known& out) {
 bool fold_slice(const std::vector<Known>& in, Known& out) {
   if (in[0].shape.size() != 1 || in[1].v.size() != 1 || in.size() < 3) return false;
   const int64_t n = in[0].shape[0], step = in.size() > 4 ? static_cast<int64_t>(in[4].v[0]) : 1;
-  const auto held = [&](double x) { return std::clamp<int64_t>(static_cast<int64_t>(x < 0 ? x + static_cast<double>(n) : x), 0, n); };
+  const auto held = [&](double x) { return static_cast<int64_t>(std::clamp(x < 0 ? x + static_cast<double>(n) : x, 0.0, static_cast<double>(n))); };
   if (step < 1) return false;
   out = {in[0].type, {0}, {}};
   for (int64_t i = held(in[1].v[0]); i < held(in[2].v[0]); i += step) out.v.push_back(in[0].v[static_cast<size_t>(i)]);
@@ -291,12 +291,18 @@ bool ask_shape(Lowering& lower, const Node& node) {
 
 }  // namespace
 
+// A whole number read as a double: ends of slices are often the largest there is, which a double cannot hold.
+int64_t whole(double x) {
+  if (x >= 9223372036854775807.0) return INT64_MAX;
+  return x <= -9223372036854775808.0 ? INT64_MIN : static_cast<int64_t>(x);
+}
+
 bool known_integers(const Lowering& lower, const Node& node, size_t slot, Shape& out) {
   const Array* a = lower.constant(node, slot);
   Known k;
   if (a == nullptr || !read(*a, k)) return false;
   out.clear();
-  for (double v : k.v) out.push_back(static_cast<int64_t>(v));
+  for (double v : k.v) out.push_back(whole(v));
   return true;
 }
 
