@@ -318,11 +318,19 @@ def demo(args: Namespace, terminal: Terminal) -> Outcome:
     return Outcome(str(text), str(wrote), lines, facts)
 
 
+def verify(args: Namespace, terminal: Terminal) -> Outcome:
+    """Whether kernels and ONNX Runtime give what the reference gives."""
+    from bitladder.cli import checks
+
+    return checks.verify(args, terminal)
+
+
 RUN: dict[str, Callable[[Namespace, Terminal], Outcome]] = {
     "demo": demo,
     "quantize": quantize_command,
     "show": show,
     "run": run,
     "export": export,
+    "verify": verify,
     "report": report,
 }
