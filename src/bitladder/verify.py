@@ -16,6 +16,7 @@ import numpy as np
 from bitladder import native
 from bitladder.engine import Bits, Engine, StepTime, part, runs
 from bitladder.errors import Missing, Unsupported
+from bitladder.formats import Encoding
 from bitladder.ir.graph import Graph, Node
 from bitladder.model import Model
 from bitladder.ptq.calibrate import MOVES
@@ -91,7 +92,15 @@ class Truth:
 def moves(graph: Graph, node: Node) -> bool:
     """Whether a node passes values on as they are, codes as the same codes."""
     before, after = graph.encodings.get(node.inputs[0]), graph.encodings.get(node.name)
-    return node.op in MOVES and node.clip is None and before is after
+    return node.op in MOVES and node.clip is None and alike(before, after)
+
+
+def alike(a: Encoding | None, b: Encoding | None) -> bool:
+    """Whether codes of one mean the same under the other."""
+    if a is None or b is None:
+        return a is b
+    same = a.format == b.format and a.axes == b.axes and a.params.keys() == b.params.keys()
+    return same and all(np.array_equal(p, b.params[k]) for k, p in a.params.items())
 
 
 def levels(model: Model, bits: int | str | None = None) -> list[tuple[str, Bits]]:

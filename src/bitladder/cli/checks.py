@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from bitladder import native
 from bitladder.cli import inputs
@@ -22,7 +22,8 @@ def verify(args: Namespace, terminal: Terminal) -> Outcome:
     model = load(args.file)
     feeds = inputs.samples(args.data, model.whole, SAMPLES)
     found = check(model, feeds, args.bits, progress=terminal.progress)
-    cells = [cell(rows) for rows in (*found_together(found.rows), *found_together(found.whole), *found_together(found.onnx))]
+    shown = [*found_together(found.rows), *found_together(found.whole), *in_short(found.onnx)]
+    cells = [cell(rows) for rows in shown]
     text = table(("node", "operator", "computes", "kernel", "on", "widths", "checked", "differing", "largest", ""), cells)
     facts = {
         "equal": found.first is None,
@@ -44,10 +45,18 @@ def found_together(rows: Iterable[Row]) -> Iterator[list[Row]]:
     return iter(groups.values())
 
 
+def in_short(rows: list[Row]) -> Iterator[list[Row]]:
+    """Values that differ in ONNX Runtime, each for itself, and all others as one."""
+    yield from found_together([r for r in rows if r.differing])
+    for kind in ("integers", "float"):
+        if equal := [replace(r, node="values that are equal", op="") for r in rows if not r.differing and r.kind == kind]:
+            yield equal
+
+
 def cell(rows: list[Row]) -> tuple[object, ...]:
     """One line of the table."""
     r, count = rows[0], sum(r.count for r in rows)
-    kernels = ", ".join(dict.fromkeys(r.kernel for r in rows if r.kernel)) or "-"
+    kernels = ", ".join(sorted({r.kernel for r in rows if r.kernel})) or "-"
     sets, widths = (" ".join(dict.fromkeys(getattr(r, name) for r in rows)) for name in ("isa", "bits"))
     off = (count, sum(r.differing for r in rows), max(r.largest for r in rows)) if count else (None, None, None)
     return r.node, r.op, r.kind, kernels, sets, widths, *off, "WRONG" if r.wrong else ""
