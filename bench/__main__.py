@@ -12,8 +12,13 @@ from pathlib import Path
 
 from bench.options import Options
 
-BENCHES = {"criteria": "bench.criteria", "nested": "bench.nested"}
-LATER = ("codec", "kernels", "networks", "training", "exchange", "robustness")
+BENCHES = {
+    "criteria": "bench.criteria",
+    "nested": "bench.nested",
+    "kernels": "bench.kernels",
+    "networks": "bench.networks",
+}
+LATER = ("codec", "training", "exchange", "robustness")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
 def trouble(name: str) -> str | None:
     """Why there is no such benchmark to run; None if there is one."""
     if name in LATER:
-        return f"bench: {name} is not there yet; there are {' and '.join(BENCHES)}"
+        return f"bench: {name} is not there yet; there are {', '.join(BENCHES)}"
     if name not in BENCHES:
         return f"bench: NAME must be one of {', '.join([*BENCHES, *LATER])}, got {name!r}"
     return None

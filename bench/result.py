@@ -15,7 +15,7 @@ import bitladder
 from bitladder.table import table
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("numpy", "torch", "scipy", "onnxruntime")
+PACKAGES = ("numpy", "torch", "scipy", "onnxruntime", "openvino", "nncf")
 
 
 @dataclass(frozen=True)

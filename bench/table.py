@@ -26,6 +26,20 @@ SAYS = (
     (r"evaluations", "evaluations that finding these layers took", "at most"),
     (r"area_vs_one_by_one", "area under the loss curve, over that of the one-by-one order", "at most"),
     (r"area_vs_(range|random)", r"area under the loss curve, over that of the \1 order", "below"),
+    (r"(\w+)_time", r"\1, one thread: time over that of the faster of ONNX Runtime and OpenVINO at int8", "at most"),
+    (r"switch_ms", "ResNet-50: milliseconds that a change of width costs", "at most"),
+    (r"switch_bytes", "ResNet-50: bytes that a width keeps for itself, over those of the weights", "at most"),
+    (r"memory", "ResNet-50: memory once loaded, over its codes and its arena", "at most"),
+    (r"matvec_memory_(\d)_vs_8", r"matrix times vector from memory: time at \1 bits over that at 8 bits", "at most"),
+    (r"matvec_cache_(\d)", r"matrix times vector in cache, \1 bits: time over MatMulNBits at its best setting", "at most"),
+    (r"matvec_cache_(\d)_blocks_32", r"matrix times vector in cache, \1 bits: time over MatMulNBits, blocks of 32", "at most"),
+    (r"transposed_vs_stuffing", "transposed convolution, worst shape: time over that of zero-stuffing", "at most"),
+    (
+        r"transposed_vs_peer",
+        "transposed convolution, worst shape: time over that of the fastest peer, float or int8",
+        "at most",
+    ),
+    (r"peak_(\w+)_(\w+)", r"layers of \1 on \2: share of the measured multiply-accumulate peak", "at least"),
     (r"nested_(\d)_loss", r"one nested file at \1 bits: points lost against a network rounded for \1 bits alone", "at most"),
     (r"escalation_costs_won", "escalation: costs at which it surely beats fixed widths that cost the same", "at least"),
     (r"escalation_bits_as_good_as_(\d)", r"escalation: mean bits that lose at most 0.2 points against \1 bits", "below"),
@@ -36,8 +50,8 @@ HEAD = """# Performance
 *Made from `bench/results/` by `python -m bench.table`; do not edit.*
 
 Every row of the benchmarks' last runs. `bench/README.md` says how they measure and what they cannot show. Losses are in
-points of top-1 accuracy, negative ones are gains. The spread is half of a 95 % interval. Nothing here is about speed at run
-time: the runtime is a reference so far.
+points of top-1 accuracy, negative ones are gains. The spread is half of a 95 % interval: of a difference where the row is of
+accuracy, of the ratio where it is of time.
 """
 
 

@@ -60,9 +60,14 @@ class Work:
 
 def code() -> str:
     """A hash of the source that measured values depend on."""
+    return source(("", *ROOMS), OURS)
+
+
+def source(rooms: Iterable[str], ours: Iterable[str]) -> str:
+    """A hash of the Python files of some folders of the package, and of some modules here."""
     root, here = Path(bitladder.__file__).parent, Path(__file__).parent
-    files = [f for folder in (root, *(root / room for room in ROOMS)) for f in sorted(folder.glob("*.py"))]
-    return digest(f.read_bytes() for f in [*files, *(here / f"{name}.py" for name in OURS)])
+    files = [f for room in rooms for f in sorted((root / room).glob("*.py"))]
+    return digest(f.read_bytes() for f in [*files, *(here / f"{name}.py" for name in ours)])
 
 
 def digest(parts: Iterable[bytes]) -> str:

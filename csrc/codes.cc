@@ -15,37 +15,62 @@ int code_width(const Format& format) {
   return most < 1 << (8 - spare) ? 1 : most < 1 << (16 - spare) ? 2 : 4;
 }
 
-std::vector<uint8_t> unpack(std::string_view stream, int64_t count, int bits, int width, bool is_signed) {
-  std::vector<uint8_t> out(static_cast<size_t>(count * width));
-  if (bits == 8 * width) {
-    if (!out.empty()) std::memcpy(out.data(), stream.data(), out.size());
-    return out;
-  }
+namespace {
+
+template <class Word>
+void unpack_words(std::string_view stream, int bits, bool is_signed, Word* out, const Word* end) {
   const uint32_t mask = (1u << bits) - 1, top = is_signed ? 1u << (bits - 1) : 0;
   uint64_t pending = 0;  // bits that were read and not used, and how many
   int have = 0;
-  const char* next = stream.data();
-  for (uint8_t* at = out.data(); at != out.data() + out.size(); at += width) {
+  for (const char* next = stream.data(); out != end; ++out) {
     for (; have < bits; have += 8) pending |= uint64_t{static_cast<uint8_t>(*next++)} << have;
     const uint32_t field = static_cast<uint32_t>(pending) & mask;
-    const uint32_t code = (field ^ top) - top;  // the sign bit goes on upwards
-    std::memcpy(at, &code, static_cast<size_t>(width));
+    *out = static_cast<Word>((field ^ top) - top);  // the sign bit goes on upwards
     pending >>= bits;
     have -= bits;
+  }
+}
+
+// Eight rows of eight bits, row 0 the lowest byte, with rows and columns exchanged.
+uint64_t transposed(uint64_t x) {
+  const auto exchange = [&x](uint64_t mask, int by) {
+    const uint64_t differ = (x ^ x >> by) & mask;
+    x ^= differ ^ differ << by;
+  };
+  exchange(0x00aa00aa00aa00aa, 7);
+  exchange(0x0000cccc0000cccc, 14);
+  exchange(0x00000000f0f0f0f0, 28);
+  return x;
+}
+
+}  // namespace
+
+std::vector<uint8_t> unpack(std::string_view stream, int64_t count, int bits, int width, bool is_signed) {
+  std::vector<uint8_t> out(static_cast<size_t>(count * width));
+  uint8_t *begin = out.data(), *end = begin + out.size();
+  if (bits == 8 * width) {
+    if (!out.empty()) std::memcpy(begin, stream.data(), out.size());
+  } else if (width == 1) {
+    unpack_words(stream, bits, is_signed, begin, end);
+  } else if (width == 2) {
+    unpack_words(stream, bits, is_signed, reinterpret_cast<uint16_t*>(begin), reinterpret_cast<uint16_t*>(end));
+  } else {
+    unpack_words(stream, bits, is_signed, reinterpret_cast<uint32_t*>(begin), reinterpret_cast<uint32_t*>(end));
   }
   return out;
 }
 
-void push_plane(std::string_view plane, uint8_t* codes) {
-  constexpr uint64_t kEach = 0x0101010101010101, kDiagonal = 0x8040201008040201, kCarry = 0x7f7f7f7f7f7f7f7f;
-  for (size_t i = 0; i < plane.size(); ++i, codes += 8) {
-    const uint64_t picked = uint64_t{static_cast<uint8_t>(plane[i])} * kEach & kDiagonal;  // bit k stays in byte k
-    const uint64_t ones = (picked + kCarry) >> 7 & kEach;
-    uint64_t word;
-    std::memcpy(&word, codes, 8);
-    word = word << 1 | ones;
-    std::memcpy(codes, &word, 8);
+std::vector<uint8_t> from_planes(const std::vector<std::string_view>& planes, int64_t count) {
+  const size_t bytes = static_cast<size_t>(dense_bytes(count, 1));
+  std::vector<uint8_t> out(8 * bytes);
+  for (size_t i = 0; i < bytes; ++i) {
+    uint64_t rows = 0;  // the last plane is the lowest byte
+    for (const std::string_view plane : planes) rows = rows << 8 | static_cast<uint8_t>(plane[i]);
+    const uint64_t codes = transposed(rows);
+    std::memcpy(out.data() + 8 * i, &codes, 8);
   }
+  out.resize(static_cast<size_t>(count));
+  return out;
 }
 
 }  // namespace bl

@@ -21,7 +21,7 @@ int code_width(const Format& format);
 // The `count` codes of a stream of ceil(count * bits / 8) bytes, `width` bytes each, negative ones in two's complement.
 std::vector<uint8_t> unpack(std::string_view stream, int64_t count, int bits, int width, bool is_signed);
 
-// Shifts every code left by one and adds its bit of the next plane. `codes` has ceil(count / 8) * 8 bytes.
-void push_plane(std::string_view plane, uint8_t* codes);
+// The `count` codes whose leading bits are `planes`, at most 8 of ceil(count / 8) bytes, most significant first.
+std::vector<uint8_t> from_planes(const std::vector<std::string_view>& planes, int64_t count);
 
 }  // namespace bl

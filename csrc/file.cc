@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <new>
 
+#include "codes.h"
 #include "container.h"
 #include "fields.h"
 #include "file_graph.h"
@@ -22,6 +23,7 @@ struct Nested {
   Codes codes;
   std::vector<int64_t> sections;  // of its planes, most significant first
   size_t wanted;                  // how many of them to read
+  std::vector<std::string_view> planes;
 };
 
 Problem check_widths(const Tree& meta, const char* key, Floors& out) {
@@ -126,10 +128,11 @@ Problem read_planes(Source& source, std::vector<Nested>& weights) {
   }
   std::sort(order.begin(), order.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   for (const auto& [number, w] : order) {
-    if (Problem p = source.plane(number, "tensor " + quoted(*w->name), w->codes)) return p;
+    std::string_view& plane = w->planes.emplace_back();
+    if (Problem p = source.plane(number, "tensor " + quoted(*w->name), elements(w->codes.shape), plane)) return p;
   }
   for (Nested& w : weights) {
-    w.codes.bytes.resize(static_cast<size_t>(elements(w.codes.shape)));
+    w.codes.bytes = from_planes(w.planes, elements(w.codes.shape));
     narrow(w.codes.encoding, static_cast<int>(w.wanted));
   }
   return {};
@@ -153,7 +156,7 @@ Problem read_tensors(const Tree::List& tensors, Source& source, int bits, const 
       if (Problem p = read_codes(entry, source, where, codes, planes)) return p;
       if (planes.empty()) continue;
       const size_t wanted = planes_wanted(entry, codes.encoding.format, present, bits, floors);
-      nested.push_back({&place->first, std::move(codes), std::move(planes), wanted});
+      nested.push_back({&place->first, std::move(codes), std::move(planes), wanted, {}});
     }
   }
   return {};

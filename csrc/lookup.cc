@@ -77,13 +77,13 @@ const Word words[] = {
 };
 #undef F
 
+}  // namespace
+
 uint8_t code_of(float y, const Coding& coding) {
   if (std::isnan(y)) return 0;
   const float code = std::nearbyint(y / coding.step()) + static_cast<float>(coding.zero);
   return static_cast<uint8_t>(std::clamp(code, 0.0f, static_cast<float>(coding.high)));
 }
-
-}  // namespace
 
 bool function_of(const Node& node, Function& out) {
   for (const Word& word : words) {
@@ -107,6 +107,16 @@ bool lookup_table(const Node& node, const Coding& in, const Coding& out, uint8_t
     table[code] = code_of(y, out);
   }
   return true;
+}
+
+const Node* fused_table(const Lowering& lower, const Node& from, const Coding& coding, std::shared_ptr<uint8_t[]>& table) {
+  const Node* node = lower.only_reader(from.name());
+  Coding out;
+  if (node == nullptr || !lower.coding(*node, 0, out)) return nullptr;
+  std::shared_ptr<uint8_t[]> made(new uint8_t[256]);
+  if (!lookup_table(*node, coding, out, made.get())) return nullptr;
+  table = std::move(made);
+  return node;
 }
 
 }  // namespace bl

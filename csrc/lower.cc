@@ -95,18 +95,19 @@ Problem Lowering::all(const std::vector<Shape>& inputs) {
     emit_conversion(*this, given, to);
     number_[v.name] = to;
   }
+  std::map<std::string, const Node*> waiting;  // weighted nodes, by their output, until the sum that they go into is lowered
   for (const Node& node : graph_.nodes) {
-    if (fused_.count(node.name()) != 0) continue;
-    if (std::all_of(node.outputs.begin(), node.outputs.end(), [&](const std::string& n) { return known_.count(n) != 0; })) continue;
-    if (fold(*this, node)) continue;
-    if (waits(*this, node)) {
-      fuse(node);
+    if (is_weighted(node) && !ready_for_sum(node)) {
+      waiting[node.name()] = &node;
       continue;
     }
-    const Rule* rule = rule_of(node.op);
-    if (rule == nullptr) refuse(node, "operator " + node.op + " has no kernel");
-    else if (!rule->lower(*this, node) && !problem_) refuse(node, "operator " + node.op + " has no kernel for these inputs");
-    if (problem_) return problem_;
+    for (const std::string& name : node.inputs)
+      if (const auto it = waiting.find(name); it != waiting.end()) {
+        const Node& first = *it->second;
+        waiting.erase(it);
+        if (!lower(first)) return problem_;
+      }
+    if (!lower(node)) return problem_;
   }
   for (const std::string& name : graph_.outputs) {
     int number = -1;
@@ -121,6 +122,23 @@ Problem Lowering::all(const std::vector<Shape>& inputs) {
     if (output_values_.back() < 0) return {Status::unsupported, "run: output '" + name + "' is made by nothing that has a kernel", 0};
   }
   return problem_;
+}
+
+bool Lowering::lower(const Node& node) {
+  if (fused_.count(node.name()) != 0) return true;
+  if (std::all_of(node.outputs.begin(), node.outputs.end(), [&](const std::string& n) { return known_.count(n) != 0; })) return true;
+  const Rule* rule = rule_of(node.op);
+  if (rule == nullptr) return refuse(node, "operator " + node.op + " has no kernel");
+  if (!rule->lower(*this, node)) return refuse(node, "operator " + node.op + " has no kernel for these inputs");
+  return !problem_;
+}
+
+// A weighted node whose sum with a value that comes later could be fused waits for that value.
+bool Lowering::ready_for_sum(const Node& node) const {
+  const Node* add = only_reader(node.outputs[0]);
+  if (add == nullptr || add->op != "add" || add->inputs.size() != 2) return true;
+  const std::string& other = add->inputs[add->inputs[0] == node.outputs[0] ? 1 : 0];
+  return number_.count(other) != 0 || graph_.constants.count(other) != 0;
 }
 
 const Layer* Lowering::layer(const Node& node, int& number) const {
@@ -171,6 +189,8 @@ int Lowering::rows(int number) {
   if (!v.image) return number;
   if (const auto it = in_rows_.find(number); it != in_rows_.end()) return it->second;
   Value as = v;
+  as.shares = -1;
+  as.constant = nullptr;
   as.image = false;
   as.top = as.bottom = as.left = as.right = 0;
   const Image i = image_of(v);
@@ -188,8 +208,9 @@ int Lowering::image(int number) {
   if (v.image) return number;
   if (const auto it = in_image_.find(number); it != in_image_.end()) return it->second;
   Value as = v;
-  as.image = true;
+  as.shares = -1;
   as.constant = nullptr;
+  as.image = true;
   if (const auto ring = rings_.find(v.name); ring != rings_.end())
     as.top = ring->second[0], as.bottom = ring->second[1], as.left = ring->second[2], as.right = ring->second[3];
   const Image i = image_of(as);
@@ -207,6 +228,8 @@ int Lowering::reals(int number) {
   if (!v.codes) return number;
   if (const auto it = in_reals_.find(number); it != in_reals_.end()) return it->second;
   Value as = v;
+  as.shares = -1;
+  as.constant = nullptr;
   as.codes = false;
   as.coding = Coding{};
   const int to = add(as);

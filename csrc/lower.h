@@ -137,6 +137,8 @@ class Lowering {
 
  private:
   friend class Program;
+  bool lower(const Node& node);
+  bool ready_for_sum(const Node& node) const;
   int add(Value value);
   void ring_readers();
   const Graph& graph_;

@@ -200,14 +200,9 @@ Problem Source::codes(int64_t number, const std::string& where, Codes& out) {
   return {};
 }
 
-Problem Source::plane(int64_t number, const std::string& where, Codes& out) {
-  const int64_t count = elements(out.shape);
-  std::string_view body;
-  if (Problem p = read(number, where, dense_bytes(count, 1), body)) return p;
-  if (!ends_clean(body, count, 1)) return malformed("a plane of " + where + " has bits set after its last code");
-  out.bytes.resize(8 * body.size());
-  push_plane(body, out.bytes.data());
-  return {};
+Problem Source::plane(int64_t number, const std::string& where, int64_t count, std::string_view& out) {
+  if (Problem p = read(number, where, dense_bytes(count, 1), out)) return p;
+  return ends_clean(out, count, 1) ? Problem{} : malformed("a plane of " + where + " has bits set after its last code");
 }
 
 }  // namespace bl

@@ -28,8 +28,8 @@ class Source {
   // The codes of `out`, which has its encoding and its shape, from one section.
   Problem codes(int64_t number, const std::string& where, Codes& out);
 
-  // One more plane of `out`, from a section that it has claimed. Codes are padded to a multiple of eight.
-  Problem plane(int64_t number, const std::string& where, Codes& out);
+  // The bytes of one plane of `count` codes, from a section that was claimed.
+  Problem plane(int64_t number, const std::string& where, int64_t count, std::string_view& out);
 
  private:
   Problem parameter(const Tree& entry, const std::string& where, Array& out);

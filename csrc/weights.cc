@@ -433,7 +433,9 @@ bool layer_of(const Graph& graph, const Node& node, Layer& l, std::string& why) 
   }
   const int in_group = static_cast<int>(transposed ? w[0] / l.groups : w[1]);
   l.inputs = l.flat ? w[1] : static_cast<int64_t>(in_group) * l.kernel[0] * l.kernel[1];
-  if (l.kind == Layer::sums && !transposed && l.groups > 1 && in_group == 1 && w[0] == l.groups) l.kind = Layer::depthwise;
+  if (l.kind == Layer::sums && !transposed && l.groups > 1 && in_group == 1 && w[0] == l.groups &&
+      l.kernel[0] * l.kernel[1] <= most_taps)
+    l.kind = Layer::depthwise;
   if (l.flat) {
     Part p;
     p.in_channels = static_cast<int>(w[1]);
@@ -734,7 +736,18 @@ Problem pack_layer(const Graph& graph, Layer& l, bool as_planes) {
   const auto byte_of = [&](int64_t at) {
     return stored(l, f, w.code(at), l.scheme == Layer::plain ? integers.values[static_cast<size_t>(at)] : 0);
   };
-  if (as_planes && l.inputs <= 65536) {
+  if (l.kind == Layer::depthwise) {  // as window.h says: [kernel position][output]
+    const int64_t places = static_cast<int64_t>(l.kernel[0]) * l.kernel[1];
+    auto block = std::make_shared<Block>(places * l.tables);
+    if (!block->there()) return no_memory(l);
+    for (int64_t at = 0; at < l.columns * places; ++at) {
+      const int64_t o = at / places;
+      block->data()[at % places * l.tables + o] = byte_of(at);
+      for (int b = l.scheme == Layer::plain ? 1 : l.least; b <= widths; ++b)
+        l.weight_sums[static_cast<size_t>(b - 1)][static_cast<size_t>(o)] += multiplies(l, byte_of(at), b);
+    }
+    l.bytes = std::move(block);
+  } else if (as_planes && l.inputs <= 65536) {
     int bits = l.bits;
     if (l.scheme == Layer::plain) {
       const int32_t half = 1 << (bits - 1);

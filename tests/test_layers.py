@@ -28,7 +28,8 @@ runtime
 ir
 formats
 stats | codec
-errors | disk | table | native
+peers
+errors | disk | table | native | timing
 """
 FLOOR = {name.strip(): -n for n, line in enumerate(FLOORS.split("\n")) for name in line.split("|") if name.strip()}
 

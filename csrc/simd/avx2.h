@@ -20,6 +20,7 @@ using F32 = __m256;
 using Quad = Halves;
 using Weights = Halves;
 using Mask = __m256i;
+struct Nearest { I32 whole; F32 off; };
 
 static inline I32 splat(int32_t v) { return _mm256_set1_epi32(v); }
 static inline F32 splat(float v) { return _mm256_set1_ps(v); }
@@ -37,6 +38,8 @@ static inline void store(float* p, F32 v, int n) {
 static inline I32 add(I32 a, I32 b) { return _mm256_add_epi32(a, b); }
 static inline I32 sub(I32 a, I32 b) { return _mm256_sub_epi32(a, b); }
 static inline I32 mul(I32 a, I32 b) { return _mm256_mullo_epi32(a, b); }
+static inline I32 min(I32 a, I32 b) { return _mm256_min_epi32(a, b); }
+static inline I32 max(I32 a, I32 b) { return _mm256_max_epi32(a, b); }
 static inline I32 shift_left(I32 a, int n) { return _mm256_sll_epi32(a, _mm_cvtsi32_si128(n)); }
 static inline I32 shift_right(I32 a, int n) { return _mm256_sra_epi32(a, _mm_cvtsi32_si128(n)); }
 
@@ -50,9 +53,11 @@ static inline F32 to_float(I32 a) { return _mm256_cvtepi32_ps(a); }
 static inline F32 round(F32 a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 static inline I32 to_int(F32 a) { return _mm256_cvtps_epi32(round(a)); }
 
-static inline F32 farther(F32 far, F32 a) {
-  return max(far, _mm256_andnot_ps(_mm256_set1_ps(-0.0f), sub(a, round(a))));
+static inline Nearest nearest_product(F32 a, F32 b) {
+  const F32 product = mul(a, b), whole = round(product);
+  return {_mm256_cvtps_epi32(whole), _mm256_andnot_ps(_mm256_set1_ps(-0.0f), sub(product, whole))};
 }
+static inline F32 larger(F32 a, F32 b) { return max(a, b); }
 static inline bool any_above(F32 a, float b) { return _mm256_movemask_ps(_mm256_cmp_ps(a, _mm256_set1_ps(b), _CMP_GT_OQ)) != 0; }
 
 static inline Mask splat_mask(uint8_t mask) { return _mm256_set1_epi8(static_cast<char>(mask)); }

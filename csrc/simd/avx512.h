@@ -4,11 +4,13 @@
 #include <immintrin.h>
 #include <stdint.h>
 
+#define BL_PAIRS  // has the words of pairs
+
 namespace bl::avx512 {
 
 constexpr int lanes = 16;
 constexpr int group = 4;
-constexpr int tile_rows[group + 1] = {0, 16, 12, 8, 6};
+constexpr int tile_rows[group + 1] = {0, 12, 12, 8, 6};
 constexpr int dot_offset = 0;
 
 using I32 = __m512i;
@@ -16,6 +18,7 @@ using F32 = __m512;
 using Quad = __m512i;
 using Weights = __m512i;
 using Mask = __m512i;
+struct Nearest { I32 whole; F32 off; };
 
 static inline I32 splat(int32_t v) { return _mm512_set1_epi32(v); }
 static inline F32 splat(float v) { return _mm512_set1_ps(v); }
@@ -30,6 +33,8 @@ static inline void store(float* p, F32 v, int n) { _mm512_mask_storeu_ps(p, firs
 static inline I32 add(I32 a, I32 b) { return _mm512_add_epi32(a, b); }
 static inline I32 sub(I32 a, I32 b) { return _mm512_sub_epi32(a, b); }
 static inline I32 mul(I32 a, I32 b) { return _mm512_mullo_epi32(a, b); }
+static inline I32 min(I32 a, I32 b) { return _mm512_min_epi32(a, b); }
+static inline I32 max(I32 a, I32 b) { return _mm512_max_epi32(a, b); }
 static inline I32 shift_left(I32 a, int n) { return _mm512_sll_epi32(a, _mm_cvtsi32_si128(n)); }
 static inline I32 shift_right(I32 a, int n) { return _mm512_sra_epi32(a, _mm_cvtsi32_si128(n)); }
 
@@ -43,8 +48,15 @@ static inline F32 to_float(I32 a) { return _mm512_cvt_roundepi32_ps(a, _MM_FROUN
 static inline I32 to_int(F32 a) { return _mm512_cvt_roundps_epi32(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 
 static inline F32 round(F32 a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-static inline F32 farther(F32 far, F32 a) {
-  return _mm512_range_ps(far, _mm512_reduce_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), 0x0b);  // larger size, no sign
+
+// Adding 1.5 * 2^23 rounds and leaves the number in the low bits; most of it runs beside the conversions.
+static inline Nearest nearest_product(F32 a, F32 b) {
+  const F32 magic = _mm512_set1_ps(0x1.8p23f), near = _mm512_fmadd_round_ps(a, b, magic, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const F32 rest = _mm512_fmsub_ps(a, b, sub(near, magic));
+  return {sub(_mm512_castps_si512(near), _mm512_castps_si512(magic)), _mm512_abs_ps(rest)};
+}
+static inline F32 larger(F32 a, F32 b) {
+  return _mm512_castsi512_ps(max(_mm512_castps_si512(a), _mm512_castps_si512(b)));
 }
 static inline bool any_above(F32 a, float b) { return _mm512_cmp_ps_mask(a, _mm512_set1_ps(b), _CMP_GT_OQ) != 0; }
 
@@ -56,10 +68,28 @@ static inline Quad splat_quad(const uint8_t* p) {
   __builtin_memcpy(&quad, p, 4);
   return _mm512_set1_epi32(quad);
 }
+// Two quads over all columns, and the weights that they meet: those of columns 0, 1, 4, 5, ... and those of 2, 3, 6, 7, ...
+static inline Quad splat_pair(const uint8_t* p) {
+  int64_t pair;
+  __builtin_memcpy(&pair, p, 8);
+  return _mm512_set1_epi64(pair);
+}
+static inline Weights pair_low(Weights first, Weights second) { return _mm512_unpacklo_epi32(first, second); }
+static inline Weights pair_high(Weights first, Weights second) { return _mm512_unpackhi_epi32(first, second); }
+static inline I32 join_pairs(I32 low, I32 high) {
+  const __m512 a = _mm512_castsi512_ps(low), b = _mm512_castsi512_ps(high);
+  return add(_mm512_castps_si512(_mm512_shuffle_ps(a, b, 0x88)), _mm512_castps_si512(_mm512_shuffle_ps(a, b, 0xdd)));
+}
 static inline I32 dot(I32 acc, Quad x, Weights w) { return _mm512_dpbusd_epi32(acc, x, w); }
 
 template <int N>
 static inline void store_codes(uint8_t* p, const I32* v, I32 zero, int n) {
+  if constexpr (N == 1) {
+    const __m128i few = _mm512_cvtusepi32_epi8(max(add(v[0], zero), _mm512_setzero_si512()));
+    if (n >= lanes) _mm_storeu_si128(reinterpret_cast<__m128i*>(p), few);
+    else _mm_mask_storeu_epi8(p, first(n), few);
+    return;
+  }
   const __m512i words = _mm512_packs_epi32(zero, zero), order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
   const __m512i low = _mm512_adds_epi16(_mm512_packs_epi32(v[0], v[N > 1 ? 1 : 0]), words);
   const __m512i high = N > 2 ? _mm512_adds_epi16(_mm512_packs_epi32(v[N > 2 ? 2 : 0], v[N > 3 ? 3 : 0]), words) : low;
@@ -67,7 +97,6 @@ static inline void store_codes(uint8_t* p, const I32* v, I32 zero, int n) {
   if (n < N * lanes) return _mm512_mask_storeu_epi8(p, (1ull << n) - 1, bytes);  // slow where n is all of them
   if constexpr (N == 4) _mm512_storeu_si512(p, bytes);
   if constexpr (N == 2 || N == 3) _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_castsi512_si256(bytes));
-  if constexpr (N == 1) _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_castsi512_si128(bytes));
   if constexpr (N == 3) _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 32), _mm512_extracti32x4_epi32(bytes, 2));
 }
 

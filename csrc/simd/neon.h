@@ -16,6 +16,7 @@ using F32 = float32x4_t;
 using Quad = int8x16_t;
 using Weights = int8x16_t;
 using Mask = int8x16_t;
+struct Nearest { I32 whole; F32 off; };
 
 static inline I32 splat(int32_t v) { return vdupq_n_s32(v); }
 static inline F32 splat(float v) { return vdupq_n_f32(v); }
@@ -38,6 +39,8 @@ static inline void store(float* p, F32 v, int n) {
 static inline I32 add(I32 a, I32 b) { return vaddq_s32(a, b); }
 static inline I32 sub(I32 a, I32 b) { return vsubq_s32(a, b); }
 static inline I32 mul(I32 a, I32 b) { return vmulq_s32(a, b); }
+static inline I32 min(I32 a, I32 b) { return vminq_s32(a, b); }
+static inline I32 max(I32 a, I32 b) { return vmaxq_s32(a, b); }
 static inline I32 shift_left(I32 a, int n) { return vshlq_s32(a, vdupq_n_s32(n)); }
 static inline I32 shift_right(I32 a, int n) { return vshlq_s32(a, vdupq_n_s32(-n)); }
 
@@ -50,8 +53,11 @@ static inline F32 max(F32 a, F32 b) { return vmaxq_f32(a, b); }
 static inline F32 to_float(I32 a) { return vcvtq_f32_s32(a); }
 static inline I32 to_int(F32 a) { return vcvtnq_s32_f32(a); }
 
-static inline F32 round(F32 a) { return vrndnq_f32(a); }
-static inline F32 farther(F32 far, F32 a) { return max(far, vabdq_f32(a, round(a))); }
+static inline Nearest nearest_product(F32 a, F32 b) {
+  const F32 product = mul(a, b), whole = vrndnq_f32(product);
+  return {vcvtq_s32_f32(whole), vabdq_f32(product, whole)};
+}
+static inline F32 larger(F32 a, F32 b) { return max(a, b); }
 static inline bool any_above(F32 a, float b) { return vmaxvq_f32(a) > b; }
 
 static inline Mask splat_mask(uint8_t mask) { return vreinterpretq_s8_u8(vdupq_n_u8(mask)); }

@@ -15,6 +15,7 @@ struct F32 { float at[lanes]; };
 struct Quad { int16_t at[4]; };                  // four inputs, for every column the same
 struct Weights { int8_t at[4 * lanes]; };        // four weights for each column
 using Mask = uint8_t;
+struct Nearest { I32 whole; F32 off; };
 
 template <class Vector, class F>
 static inline Vector each(F f) {
@@ -38,6 +39,8 @@ static inline void store(float* p, const F32& v, int n) { for (int i = 0; i < la
 static inline I32 add(const I32& a, const I32& b) { return each<I32>([&](int i) { return wrapped(bits(a.at[i]) + bits(b.at[i])); }); }
 static inline I32 sub(const I32& a, const I32& b) { return each<I32>([&](int i) { return wrapped(bits(a.at[i]) - bits(b.at[i])); }); }
 static inline I32 mul(const I32& a, const I32& b) { return each<I32>([&](int i) { return wrapped(bits(a.at[i]) * bits(b.at[i])); }); }
+static inline I32 min(const I32& a, const I32& b) { return each<I32>([&](int i) { return a.at[i] < b.at[i] ? a.at[i] : b.at[i]; }); }
+static inline I32 max(const I32& a, const I32& b) { return each<I32>([&](int i) { return a.at[i] > b.at[i] ? a.at[i] : b.at[i]; }); }
 static inline I32 shift_left(const I32& a, int n) { return each<I32>([&](int i) { return wrapped(bits(a.at[i]) << n); }); }
 static inline I32 shift_right(const I32& a, int n) { return each<I32>([&](int i) { return a.at[i] >> n; }); }
 
@@ -59,14 +62,15 @@ static inline int32_t rounded(float a) {
 }
 static inline I32 to_int(const F32& a) { return each<I32>([&](int i) { return rounded(a.at[i]); }); }
 
-static inline F32 round(const F32& a) {
-  return each<F32>([&](int i) { return a.at[i] < 0x1p23f && a.at[i] > -0x1p23f ? static_cast<float>(rounded(a.at[i])) : a.at[i]; });
+// The whole number nearest to a * b, which is below 2^22, and how far off the product is.
+static inline Nearest nearest_product(const F32& a, const F32& b) {
+  const F32 product = mul(a, b);
+  const I32 whole = to_int(product);
+  const F32 rest = sub(product, to_float(whole));
+  return {whole, max(rest, sub(splat(0.0f), rest))};
 }
-// The larger of `far` and the distance of a from the nearest whole number, which is exact.
-static inline F32 farther(const F32& far, const F32& a) {
-  const F32 rest = sub(a, round(a));
-  return max(far, max(rest, sub(splat(0.0f), rest)));
-}
+// The larger one of numbers that are not negative.
+static inline F32 larger(const F32& a, const F32& b) { return max(a, b); }
 static inline bool any_above(const F32& a, float b) {
   bool any = false;
   for (int i = 0; i < lanes; ++i) any |= a.at[i] > b;

@@ -115,12 +115,14 @@ struct Bench {
       d.to = {1, l.size, 0, 0, l.outputs};
     }
     d.beside = d.to;
-    x.resize(static_cast<size_t>(l.window ? side * line : l.size * l.inputs) + 2 * slack, 3);
+    x.resize(static_cast<size_t>(l.window ? side * line : l.size * l.inputs) + 2 * slack);
     y.resize(static_cast<size_t>((l.size + 2) * (l.window ? l.size + 2 : 1)) * l.outputs * (l.reals ? 4 : 1) + slack);
-    other.resize(y.size() + slack, 9);
+    other.resize(y.size() + slack);
     w.resize(static_cast<size_t>((l.outputs + 15) / 16 * 16) * 4 * d.quads + slack);
-    for (size_t i = 0; i < w.size(); ++i) w[i] = static_cast<int8_t>(i * 37);
-    for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<uint8_t>(i * 11 >> 2);
+    uint32_t state = 1;
+    for (auto& v : w) v = static_cast<int8_t>((state = state * 1664525 + 1013904223) >> 24);
+    for (auto& v : x) v = static_cast<uint8_t>((state = state * 1664525 + 1013904223) >> 24);
+    for (auto& v : other) v = static_cast<uint8_t>((state = state * 1664525 + 1013904223) >> 24);
     const auto padded = static_cast<size_t>((l.outputs + 63) / 64 * 64);
     ints.resize(padded, 1);
     scale.resize(padded, 0.001f);

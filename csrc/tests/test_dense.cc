@@ -135,7 +135,7 @@ void pick(Case& c) {
   }
   c.d.runs = c.runs.data();
   c.d.n_runs = static_cast<int>(c.runs.size());
-  c.x.resize(static_cast<size_t>(lay(c.d.from, c.rows, between(1, 8)) + reach));
+  c.x.resize(static_cast<size_t>(lay(c.d.from, c.rows, between(1, 8)) + reach + slack));
   fill(c.x, extreme);
   pick_weights(c, extreme);
   pick_finish(c);

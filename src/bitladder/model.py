@@ -219,10 +219,10 @@ def fitting(value: Value, given: Any, sizes: dict[str, tuple[int, str]]) -> np.n
     dtype = np.dtype(value.dtype)
     if not np.can_cast(a.dtype, dtype, "same_kind"):
         raise ValueError(f"{where} must be {dtype}, got {a.dtype}; convert it first")
-    if a.dtype.kind == "f" and not np.isfinite(a).all():
+    if a.dtype.kind == "f" and not (np.isfinite(a.min()) and np.isfinite(a.max())):
         what = "NaN" if np.isnan(a).any() else "infinity"
         raise ValueError(f"{where} must be finite, got {what} at {first_bad(a)}; clean the data")
-    out = a.astype(dtype)
+    out = a.astype(dtype, copy=False)
     if out.dtype.kind in "iu" and not np.array_equal(out, a):
         raise ValueError(f"{where} must fit {dtype}, got numbers up to {a.max()}; convert it first")
     return out

@@ -139,6 +139,19 @@ COMMANDS: dict[str, tuple[str, list[tuple[tuple[str, ...], dict]]]] = {
             QUIET,
         ],
     ),
+    "bench": (
+        "how long a network takes, beside other runtimes",
+        [
+            (("net",), {"metavar": "FILE|NET", "help": "a .ladder file, or a network that is quantized as int8 to be timed"}),
+            (("--weights",), {"metavar": "FILE.safetensors", "help": "weights of a torch module"}),
+            (("--data",), {"metavar": "X.npz", "help": "inputs; random ones by default"}),
+            (("--threads",), {"type": positive, "metavar": "N", "help": "of every runtime (default: all cores)"}),
+            (("--bits",), {"type": widths, "default": "auto", "help": "run at this width; a NET is then nested8"}),
+            (("--against",), {"metavar": "NAMES", "help": "onnxruntime, openvino, or both with a comma"}),
+            JSON,
+            QUIET,
+        ],
+    ),
     "report": ("one self-contained page about a network", [FILE, out("PAGE.html", "the page to write"), JSON, QUIET]),
 }
 

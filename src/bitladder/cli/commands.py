@@ -325,6 +325,13 @@ def verify(args: Namespace, terminal: Terminal) -> Outcome:
     return checks.verify(args, terminal)
 
 
+def bench(args: Namespace, terminal: Terminal) -> Outcome:
+    """Times of a network beside other runtimes'."""
+    from bitladder.cli import speed
+
+    return speed.bench(args, terminal)
+
+
 RUN: dict[str, Callable[[Namespace, Terminal], Outcome]] = {
     "demo": demo,
     "quantize": quantize_command,
@@ -332,5 +339,6 @@ RUN: dict[str, Callable[[Namespace, Terminal], Outcome]] = {
     "run": run,
     "export": export,
     "verify": verify,
+    "bench": bench,
     "report": report,
 }

@@ -1,0 +1,45 @@
+"""Other runtimes that can be timed beside ours, opened at the settings that are fastest for one sample at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from os import PathLike, fspath
+from typing import Any
+
+import numpy as np
+
+from bitladder.errors import require
+from bitladder.timing import Run
+
+Arrays = Mapping[str, np.ndarray]
+File = str | PathLike[str] | bytes  # a path, or the file itself
+
+
+def onnxruntime(file: File, feeds: Arrays, threads: int) -> Run:
+    """A call that runs an ONNX file on these inputs, taken in their order."""
+    ort = require("onnxruntime", "onnx", "bench")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3
+    given = file if isinstance(file, bytes) else fspath(file)
+    session = ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+    named = dict(zip([i.name for i in session.get_inputs()], feeds.values(), strict=True))
+    return lambda: session.run(None, named)
+
+
+def openvino(file: File, feeds: Arrays, threads: int) -> Run:
+    """A call that runs an ONNX file or a model of OpenVINO's, one stream for the least time of one sample."""
+    ov = require("openvino", "bench", "bench")
+    settings: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,
+    }
+    request = ov.Core().compile_model(fspath(file), "CPU", settings).create_infer_request()
+    given = list(feeds.values())
+    return lambda: request.infer(given, share_inputs=True, share_outputs=True)
+
+
+PEERS: dict[str, Callable[[File, Arrays, int], Run]] = {"onnxruntime": onnxruntime, "openvino": openvino}
