@@ -13,6 +13,7 @@ __main__
 cli
 demo
 report
+verify
 recipe
 task
 assign

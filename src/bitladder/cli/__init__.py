@@ -129,6 +129,16 @@ COMMANDS: dict[str, tuple[str, list[tuple[tuple[str, ...], dict]]]] = {
         "write ONNX with quantize and dequantize nodes",
         [FILE, (("onnx",), {"metavar": "OUT.onnx", "help": "the file to write"}), BITS, JSON, QUIET],
     ),
+    "verify": (
+        "whether every instruction set and ONNX Runtime give the integers of the reference",
+        [
+            FILE,
+            (("--data",), {"metavar": "X.npz", "help": "inputs to compare on; seeded random ones by default"}),
+            (("--bits",), {"type": widths, "help": "at this width only; by default at the plan's and at all that differ"}),
+            JSON,
+            QUIET,
+        ],
+    ),
     "bench": (
         "how long a network takes, beside other runtimes",
         [
