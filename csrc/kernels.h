@@ -10,6 +10,7 @@
 #include "kernels/planes.h"
 #include "kernels/pointwise.h"
 #include "kernels/sequence.h"
+#include "kernels/sums.h"
 #include "kernels/window.h"
 
 namespace bl {
@@ -23,6 +24,7 @@ struct Kernels {
   WindowKernels window;        // depthwise convolution, pools, resize
   PointwiseKernels pointwise;  // quantize, decode, add, tables, float arithmetic
   SequenceKernels sequence;    // float products, softmax, normalization, recurrence
+  SumsKernels sums;            // windows of whole numbers
 };
 
 extern const Kernels scalar_kernels, avx2_kernels, avx512_kernels, neon_kernels;

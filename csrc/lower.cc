@@ -237,6 +237,7 @@ int Lowering::reals(int number) {
   as.constant = nullptr;
   as.codes = false;
   as.coding = Coding{};
+  as.shares = -1;
   const int to = add(as);
   emit_conversion(*this, number, to);
   in_reals_[number] = to;

@@ -21,6 +21,12 @@ constexpr int64_t block_bytes = 192 << 10;  // of inputs that stay in the cache 
 
 constexpr int64_t rows_by_planes = 8;       // more of them pay for decoding whole panels
 
+// How the pixels of a window are summed: neighbours in a line first, then lines. Positions are pixels of the whole image.
+struct WindowSums {
+  std::vector<int64_t> across, down;
+  int64_t reach = 0, begin = 0, end = 0;  // of `across`; positions at which windows may start
+};
+
 // One part of a layer, placed in the images of this program.
 struct Piece {
   const Part* part;
@@ -29,6 +35,7 @@ struct Piece {
   int64_t x = 0, y = 0, beside = 0;  // the first elements
   int64_t rows = 0, block = 0;
   int64_t sums = 0;        // where its row sums begin in the scratch, in entries
+  WindowSums window_sums;  // of mid-rise weights
   int panels() const { return (part->columns + panel_columns - 1) / panel_columns; }
   int blocks() const { return static_cast<int>((rows + block - 1) / block); }
 };
@@ -76,6 +83,24 @@ Piece place(const Layer& layer, const Part& part, const Image& x, const Window& 
   return piece;
 }
 
+WindowSums window_sums(const Piece& piece, const Image& x) {
+  WindowSums out;
+  const std::vector<Stretch>& stretches = piece.part->stretches;
+  const int pixels = stretches.empty() ? 0 : stretches[0].pixels;
+  const bool alike = std::all_of(stretches.begin(), stretches.end(), [&](const Stretch& s) { return s.pixels == pixels; });
+  for (int i = 0; i < (alike ? pixels : 1); ++i) out.across.push_back(i);
+  out.reach = out.across.empty() ? 0 : out.across.back();
+  for (size_t s = 0; s < stretches.size(); ++s)
+    for (int i = 0; i < (alike ? 1 : stretches[s].pixels); ++i) out.down.push_back(piece.runs[s].offset / x.channels + i);
+  const int64_t count = x.elements / x.channels;
+  out.end = count;
+  for (const int64_t offset : out.down) {
+    out.begin = std::max(out.begin, -offset);
+    out.end = std::min(out.end, count - out.reach - offset);
+  }
+  return out;
+}
+
 // How many rows a piece of work has: inputs that fit the cache, and enough pieces for all threads.
 void cut(Piece& piece, int64_t row_bytes, int threads) {
   int64_t block = std::max<int64_t>(96, block_bytes / std::max<int64_t>(row_bytes, 1) / 24 * 24);
@@ -121,26 +146,25 @@ void sum_rows(const Plan& plan, const Frame& f) {
     f.kernels->dense.column_sums(x, piece.rows, plan.image.channels, static_cast<int>(plan.image.channels), layer.x.zero, out);
     return;
   }
-  int32_t* pixels = f.at<int32_t>(plan.channel_sums);
   const int64_t channels = plan.image.channels, count = plan.image.elements / channels;
+  int32_t* pixels = f.at<int32_t>(plan.channel_sums);  // then the sums of neighbours in a line, then those of windows
+  int32_t* lines = pixels + count;
+  int32_t* windows = lines + count;
   int done = -1;  // the group whose pixels are there
   for (const Piece& piece : plan.pieces) {
     const Part& p = *piece.part;
     if (done != p.in_channel) f.kernels->dense.column_sums(x + p.in_channel, count, channels, p.in_channels, layer.x.zero, pixels);
     done = p.in_channel;
+    const WindowSums& w = piece.window_sums;
+    f.kernels->sums.windows(pixels, w.across.data(), static_cast<int>(w.across.size()), 0, count - w.reach, lines);
+    f.kernels->sums.windows(lines, w.down.data(), static_cast<int>(w.down.size()), w.begin, w.end, windows);
     const Grid& g = piece.dense.from;
-    int64_t row = piece.sums;
-    const int64_t base = (piece.x - p.in_channel) / channels;
+    int32_t* row = out + piece.sums;
+    const int64_t base = (piece.x - p.in_channel) / channels, step = g.column / channels;
     for (int64_t n = 0; n < plan.image.batch; ++n)
-      for (int32_t line = 0; line < g.lines; ++line) {
-        const int64_t start = base + (n * g.image + line * g.line) / channels, step = g.column / channels;
-        std::fill(out + row, out + row + g.columns, 0);
-        for (size_t s = 0; s < p.stretches.size(); ++s) {
-          const int32_t* from = pixels + start + piece.runs[s].offset / channels;
-          for (int pixel = 0; pixel < p.stretches[s].pixels; ++pixel, ++from)
-            for (int32_t c = 0; c < g.columns; ++c) out[row + c] += from[c * step];
-        }
-        row += g.columns;
+      for (int32_t line = 0; line < g.lines; ++line, row += g.columns) {
+        const int32_t* from = windows + base + (n * g.image + line * g.line) / channels;
+        for (int32_t c = 0; c < g.columns; ++c) row[c] = from[c * step];
       }
   }
 }
@@ -353,6 +377,7 @@ bool lower_sums(Lowering& lower, const Node& node, const Layer& layer, int numbe
       if (plan->other >= 0) piece.dense.beside = piece.dense.to;
     }
     cut(piece, part.stride_x * shapes.image.channels, lower.options().threads);
+    if (layer.scheme == Layer::midrise && !layer.flat) piece.window_sums = window_sums(piece, shapes.image);
     piece.sums = sums;
     sums += piece.rows;
     plan->scratch_each = std::max(plan->scratch_each, (panel_bytes(part, 0) + 127) / 64 * 64);
@@ -366,7 +391,7 @@ bool lower_sums(Lowering& lower, const Node& node, const Layer& layer, int numbe
   };
   const bool half = layer.scheme == Layer::midrise;
   plan->row_sums = half ? scratch(4 * sums) : -1;
-  plan->channel_sums = half && !layer.flat ? scratch(4 * (shapes.image.elements / shapes.image.channels)) : -1;
+  plan->channel_sums = half && !layer.flat ? scratch(3 * 4 * (shapes.image.elements / shapes.image.channels)) : -1;
   plan->scratch = needs_decoding(layer) ? scratch(plan->scratch_each * lower.options().threads) : -1;
   step.macs = multiplies_of(layer, plan->pieces);
   step.bytes = packed_bytes(layer);
