@@ -123,7 +123,7 @@ bool lower_attention(Lowering& lower, const Node& softmax, const Scores& s) {
   call.factor = s.factor;
   const int y = leaving(lower, softmax, 0, shape_of(*p), call.leave);
   const int64_t wide = (p->columns + 15) / 16 * 16, block = std::clamp<int64_t>(near_bytes / (4 * wide) / 12 * 12, 12, 96);
-  const int64_t scores = p->desk_bytes(), row = scores + 4 * block * wide, desk = row + 4 * rows_together * wide;
+  const int64_t scores = p->desk_bytes(), desk = scores + 4 * block * wide;
   const int desks = lower.scratch(desk * lower.options().threads);
   call.width = p->columns;
   call.x_stride = wide;
@@ -140,7 +140,6 @@ bool lower_attention(Lowering& lower, const Node& softmax, const Scores& s) {
       run_rows(*p, f, batch, first, end, own, x, wide);
       c.x = x;
       c.rows = end - first;
-      c.desk = reinterpret_cast<float*>(own + row);
       if (mask.value >= 0) c.mask = f.at<const float>(mask.value) + mask.first[static_cast<size_t>(batch)] + first * mask.stride;
       c.y = f.at<uint8_t>(y) + (batch * p->rows + first) * p->columns * element;
       f.kernels->sequence.softmax(c);

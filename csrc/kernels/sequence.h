@@ -40,7 +40,7 @@ struct SoftmaxCall {
   float factor = 1;
   bool logarithm = false;
   Leave leave;
-  float* desk;  // rows_together * (width rounded up to 16) floats to work in
+  float* desk;  // rows_together * (width rounded up to 16) floats to work in; null: x itself, with rows of 16s
 };
 
 // Rows with mean 0 (unless by root mean square alone) and variance 1, then scaled and shifted. What is normalized is
