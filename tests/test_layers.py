@@ -12,7 +12,7 @@ FLOORS = """
 __main__
 cli
 demo
-report
+report | doctor
 verify
 recipe
 task

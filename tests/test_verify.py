@@ -215,3 +215,12 @@ def test_the_command_ends_in_0_or_2(tmp_path, monkeypatch, capsys):
     assert "NOT EQUAL: the first layer that diverges is h2 (conv, dense conv" in out[-2]
     assert json.loads(out[-1])["first"]["node"] == "h2"
     assert main(["verify", "none.ladder"]) == 1
+
+
+@needs_core
+@pytest.mark.parametrize("shape", [(4, 3), ("n", 3), None])
+def test_what_is_known_when_a_network_is_loaded_is_an_output_too(shape):
+    """The shape of an input outlives the loading that found it out."""
+    graph = Graph((Value("x", "float32", shape),), ("y",), (Node("shape", ("x",), ("y",)),))
+    engine = Engine(graph)
+    assert [engine.run({"x": np.zeros((4, 3), np.float32)})["y"].tolist() for _ in range(3)] == [[4, 3]] * 3

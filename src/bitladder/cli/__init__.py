@@ -139,6 +139,18 @@ COMMANDS: dict[str, tuple[str, list[tuple[tuple[str, ...], dict]]]] = {
             QUIET,
         ],
     ),
+    "doctor": (
+        "why a network is slow, wrong or big, and the fix",
+        [
+            (("net",), {"metavar": "FILE|NET", "help": "a .ladder file, or a float network, of which it says what to expect"}),
+            (("--weights",), {"metavar": "FILE.safetensors", "help": "weights of a torch module"}),
+            (("--data",), {"metavar": "X.npz", "help": "inputs; with random ones, the default, ranges are not judged"}),
+            (("--threads",), {"type": positive, "metavar": "N", "help": "threads to time with (default: 1)"}),
+            BITS,
+            JSON,
+            QUIET,
+        ],
+    ),
     "bench": (
         "how long a network takes, beside other runtimes",
         [

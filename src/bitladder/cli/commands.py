@@ -325,6 +325,13 @@ def verify(args: Namespace, terminal: Terminal) -> Outcome:
     return checks.verify(args, terminal)
 
 
+def doctor(args: Namespace, terminal: Terminal) -> Outcome:
+    """Why a network is slow, wrong or big."""
+    from bitladder.cli import health
+
+    return health.doctor(args, terminal)
+
+
 def bench(args: Namespace, terminal: Terminal) -> Outcome:
     """Times of a network beside other runtimes'."""
     from bitladder.cli import speed
@@ -339,6 +346,7 @@ RUN: dict[str, Callable[[Namespace, Terminal], Outcome]] = {
     "run": run,
     "export": export,
     "verify": verify,
+    "doctor": doctor,
     "bench": bench,
     "report": report,
 }
