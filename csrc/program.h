@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "lower.h"
@@ -40,6 +42,7 @@ class Program {
   std::vector<Tensor> outputs_;
   std::vector<Value> values_;
   std::vector<Step> steps_;
+  std::map<std::string, Array> known_;  // what values found out while lowering point to
   std::vector<int64_t> offsets_;    // of each value in the arena, or -1
   std::vector<int> input_values_, output_values_;
   std::vector<bool> direct_;        // outputs written where the caller wants them
