@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "lower.h"
@@ -38,9 +40,9 @@ class Program {
   std::unique_ptr<Context> take();
   std::vector<Shape> inputs_;
   std::vector<Tensor> outputs_;
-  std::map<std::string, Array> known_;  // what was computed beforehand
   std::vector<Value> values_;
   std::vector<Step> steps_;
+  std::map<std::string, Array> known_;  // what values found out while lowering point to
   std::vector<int64_t> offsets_;    // of each value in the arena, or -1
   std::vector<int> input_values_, output_values_;
   std::vector<bool> direct_;        // outputs written where the caller wants them

@@ -12,7 +12,8 @@ FLOORS = """
 __main__
 cli
 demo
-report
+report | doctor
+verify
 recipe
 task
 assign

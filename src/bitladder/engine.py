@@ -62,9 +62,11 @@ class Engine:
         self._pieces: list[Piece] | None = None
         self._lock = threading.RLock()
 
-    def run(self, feeds: Mapping[str, np.ndarray], bits: Bits = None) -> dict[str, np.ndarray]:
-        """The outputs by name, as reals, on the leading `bits` of nested weights."""
-        return self._through(feeds, bits, None)
+    def run(
+        self, feeds: Mapping[str, np.ndarray], bits: Bits = None, times: list[StepTime] | None = None
+    ) -> dict[str, np.ndarray]:
+        """The outputs by name, as reals, on the leading `bits` of nested weights; `times` gets what each step took."""
+        return self._through(feeds, bits, times)
 
     def profile(self, feeds: Mapping[str, np.ndarray], bits: Bits = None) -> list[StepTime]:
         """What each step of one run took, in order; nodes on the reference are one step a piece."""

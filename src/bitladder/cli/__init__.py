@@ -129,6 +129,28 @@ COMMANDS: dict[str, tuple[str, list[tuple[tuple[str, ...], dict]]]] = {
         "write ONNX with quantize and dequantize nodes",
         [FILE, (("onnx",), {"metavar": "OUT.onnx", "help": "the file to write"}), BITS, JSON, QUIET],
     ),
+    "verify": (
+        "whether every instruction set and ONNX Runtime give the integers of the reference",
+        [
+            FILE,
+            (("--data",), {"metavar": "X.npz", "help": "inputs to compare on; seeded random ones by default"}),
+            (("--bits",), {"type": widths, "help": "at this width only; by default at the plan's and at all that differ"}),
+            JSON,
+            QUIET,
+        ],
+    ),
+    "doctor": (
+        "why a network is slow, wrong or big, and the fix",
+        [
+            (("net",), {"metavar": "FILE|NET", "help": "a .ladder file, or a float network, of which it says what to expect"}),
+            (("--weights",), {"metavar": "FILE.safetensors", "help": "weights of a torch module"}),
+            (("--data",), {"metavar": "X.npz", "help": "inputs; with random ones, the default, ranges are not judged"}),
+            (("--threads",), {"type": positive, "metavar": "N", "help": "threads to time with (default: 1)"}),
+            BITS,
+            JSON,
+            QUIET,
+        ],
+    ),
     "bench": (
         "how long a network takes, beside other runtimes",
         [

@@ -318,6 +318,20 @@ def demo(args: Namespace, terminal: Terminal) -> Outcome:
     return Outcome(str(text), str(wrote), lines, facts)
 
 
+def verify(args: Namespace, terminal: Terminal) -> Outcome:
+    """Whether kernels and ONNX Runtime give what the reference gives."""
+    from bitladder.cli import checks
+
+    return checks.verify(args, terminal)
+
+
+def doctor(args: Namespace, terminal: Terminal) -> Outcome:
+    """Why a network is slow, wrong or big."""
+    from bitladder.cli import health
+
+    return health.doctor(args, terminal)
+
+
 def bench(args: Namespace, terminal: Terminal) -> Outcome:
     """Times of a network beside other runtimes'."""
     from bitladder.cli import speed
@@ -331,6 +345,8 @@ RUN: dict[str, Callable[[Namespace, Terminal], Outcome]] = {
     "show": show,
     "run": run,
     "export": export,
+    "verify": verify,
+    "doctor": doctor,
     "bench": bench,
     "report": report,
 }

@@ -42,16 +42,7 @@ def run(
     watch: called as watch(name, value) with each value made, `Coded` where it is an integer.
     known: values that are there already (from an earlier run), so that nodes that make them are skipped.
     """
-    env: dict[str, Any] = dict(graph.constants)
-    widest = {k: c.at(graph.constants[c.of].format.bits) for k, c in graph.constants.items() if isinstance(c, PerWidth)}  # type: ignore[union-attr]
-    env.update(widest)
-    for value in graph.inputs:
-        if value.name not in inputs:
-            raise ValueError(
-                f"run: input {value.name!r} is missing; give an array for each of {[v.name for v in graph.inputs]}"
-            )
-        env[value.name] = enter(graph, value.name, inputs[value.name])
-    env.update(known or {})
+    env = {**start(graph, inputs), **(known or {})}
     for node in graph.nodes:
         if all(name in env for name in node.outputs):
             continue
@@ -62,6 +53,20 @@ def run(
     return {name: real(env[name]) for name in graph.outputs}
 
 
+def start(graph: Graph, inputs: Mapping[str, Array]) -> dict[str, Any]:
+    """Every value that is there before the first node: constants at their widths, inputs as codes where they have them."""
+    env: dict[str, Any] = dict(graph.constants)
+    widest = {k: c.at(graph.constants[c.of].format.bits) for k, c in graph.constants.items() if isinstance(c, PerWidth)}  # type: ignore[union-attr]
+    env.update(widest)
+    for value in graph.inputs:
+        if value.name not in inputs:
+            raise ValueError(
+                f"run: input {value.name!r} is missing; give an array for each of {[v.name for v in graph.inputs]}"
+            )
+        env[value.name] = enter(graph, value.name, inputs[value.name])
+    return env
+
+
 def enter(graph: Graph, name: str, value: Array) -> Any:
     """`value` as codes where the graph has an encoding for `name`."""
     encoding = graph.encodings.get(name)
@@ -70,12 +75,21 @@ def enter(graph: Graph, name: str, value: Array) -> Any:
 
 def step(graph: Graph, node: Node, env: Mapping[str, Any], ops: Ops) -> list[Any]:
     """The outputs of one node, each `Coded` if the graph has an encoding for it."""
-    args = [env[name] if name else None for name in node.inputs]
+    made = in_integers(graph, node, env, ops)
+    return in_float(graph, node, env, ops) if made is None else made
+
+
+def in_integers(graph: Graph, node: Node, env: Mapping[str, Any], ops: Ops = OPS) -> list[Any] | None:
+    """The outputs of an integer node; None of a float node."""
+    rule = integer.RULES.get(node.op)
     out_encoding = graph.encodings.get(node.outputs[0])
-    if (rule := integer.RULES.get(node.op)) is not None:
-        made = rule(node, args, out_encoding, ops)
-        if made is not None:
-            return [made if out_encoding is None else Coded(made, out_encoding)]
+    made = None if rule is None else rule(node, [env[name] if name else None for name in node.inputs], out_encoding, ops)
+    return None if made is None else [made if out_encoding is None else Coded(made, out_encoding)]
+
+
+def in_float(graph: Graph, node: Node, env: Mapping[str, Any], ops: Ops = OPS) -> list[Any]:
+    """The outputs of a node that sees reals."""
+    args = [env[name] if name else None for name in node.inputs]
     flowing = (*args, *(env.get(v.name) for v in graph.inputs))  # a node of constants alone takes its kind from the inputs
     sample = next(
         (a.codes if isinstance(a, Coded) else a for a in flowing if a is not None and not isinstance(a, QTensor | np.ndarray)),
