@@ -113,6 +113,11 @@ def width(name: str) -> int:
     return next(bits for bits in WIDTHS if f"at {bits} bits" in name or f"int{bits} per" in name)
 
 
+def matrix_rows(found: Race) -> list[Row]:
+    """Ours against the peer, width by width, and against our own 8 bits."""
+    return [row for bits in WIDTHS for row in of_width(found, bits)] + narrower(found)
+
+
 def narrower(found: Race) -> list[Row]:
     """Each width of ours against our own 8 bits."""
     whole = Race(found.what, found.ours, {f"ours at {WIDTHS[0]} bits": found.ours[f"nested8 at {WIDTHS[0]} bits"]})
@@ -141,14 +146,16 @@ def matrix_figures(cache: Race, memory: Race) -> dict[str, Figure]:
 
 
 def matrices(options: Options, top: Peak) -> Found:
-    """Rows of both places and all threads, figures of one thread."""
+    """Rows of both places and all threads (from memory, one alone with --quick), figures of one thread."""
     rows: list[Row] = []
     figures: dict[str, Figure] = {}
     for threads in sorted({1, options.threads}):
         tell(f"matrix times vector, threads {threads}")
-        cache, memory = cached(options, threads), from_memory(options, threads)
-        for found in (cache, memory):
-            rows += [row for bits in WIDTHS for row in of_width(found, bits)] + narrower(found)
+        cache = cached(options, threads)
+        rows += matrix_rows(cache)
+        if threads == 1 or not options.quick:
+            memory = from_memory(options, threads)
+            rows += matrix_rows(memory)
         if threads == 1:
             rows += bandwidth(memory, top)
             figures = matrix_figures(cache, memory)

@@ -12,7 +12,7 @@ import importlib
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,14 +105,23 @@ def switching(options: Options, net: Net) -> Found:
         middle = time.perf_counter()
         narrow(*x)
         costs.append(2 * middle - began - time.perf_counter())
-    before, held = heap(), [model.at(bits) for bits in range(2, 8)]
-    share = None if before is None else max(0, heap() - before) / len(held) / weight_bytes(model)
+    share = bytes_kept(model, x)
     milliseconds = 1e3 * float(np.median(costs))
     what = f"{net.name}, changing width"
     return [Row(f"{what}, ms until the next answer", milliseconds), Row(f"{what}, bytes kept by a width / weights", share)], {
         "switch_ms": Figure.at_most(milliseconds, SWITCH),
         "switch_bytes": Figure.at_most(share, KEPT),
     }
+
+
+def bytes_kept(model: Model, x: Sequence[np.ndarray]) -> float | None:
+    """What a width that was used once keeps in memory, as a share of the weights; None where the system does not tell."""
+    before = heap()
+    held = [model.at(bits) for bits in (3, 5, 6, 7)]  # not used before
+    for narrow in held:
+        narrow(*x)
+    after = heap()
+    return None if before is None or after is None else max(0, after - before) / len(held) / weight_bytes(model)
 
 
 def weight_bytes(model: Model) -> int:

@@ -127,6 +127,11 @@ Problem Lowering::all(const std::vector<Shape>& inputs) {
 bool Lowering::lower(const Node& node) {
   if (fused_.count(node.name()) != 0) return true;
   if (std::all_of(node.outputs.begin(), node.outputs.end(), [&](const std::string& n) { return known_.count(n) != 0; })) return true;
+  if (fold(*this, node)) return true;
+  if (waits(*this, node)) {
+    fuse(node);
+    return true;
+  }
   const Rule* rule = rule_of(node.op);
   if (rule == nullptr) return refuse(node, "operator " + node.op + " has no kernel");
   if (!rule->lower(*this, node)) return refuse(node, "operator " + node.op + " has no kernel for these inputs");
@@ -232,6 +237,7 @@ int Lowering::reals(int number) {
   as.constant = nullptr;
   as.codes = false;
   as.coding = Coding{};
+  as.shares = -1;
   const int to = add(as);
   emit_conversion(*this, number, to);
   in_reals_[number] = to;

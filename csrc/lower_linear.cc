@@ -376,7 +376,6 @@ bool lower_sums(Lowering& lower, const Node& node, const Layer& layer, int numbe
       flatten(piece, layer.inputs, layer.columns);
       if (plan->other >= 0) piece.dense.beside = piece.dense.to;
     }
-    if (after != nullptr) piece.dense.finish.table = table.get();
     cut(piece, part.stride_x * shapes.image.channels, lower.options().threads);
     if (layer.scheme == Layer::midrise && !layer.flat) piece.window_sums = window_sums(piece, shapes.image);
     piece.sums = sums;
@@ -396,7 +395,18 @@ bool lower_sums(Lowering& lower, const Node& node, const Layer& layer, int numbe
   plan->scratch = needs_decoding(layer) ? scratch(plan->scratch_each * lower.options().threads) : -1;
   step.macs = multiplies_of(layer, plan->pieces);
   step.bytes = packed_bytes(layer);
-  step.work = [plan, table](const Frame& f) { run_layer(*plan, f); };
+  const int64_t codes = layer.flat ? to.elements : image_of(lower.value(plan->y)).elements;
+  const bool tabled = after != nullptr;
+  step.work = [plan, table, codes, tabled](const Frame& f) {
+    run_layer(*plan, f);
+    if (!tabled) return;
+    const int tasks = codes < 1 << 16 ? 1 : f.pool->threads();
+    f.pool->run(tasks, [&](int task) {
+      const int64_t first = codes * task / tasks, end = codes * (task + 1) / tasks;
+      uint8_t* y = f.at<uint8_t>(plan->y) + first;
+      f.kernels->pointwise.lookup(y, y, end - first, table.get());
+    });
+  };
   lower.emit(std::move(step));
   return true;
 }

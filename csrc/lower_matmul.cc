@@ -123,7 +123,7 @@ bool lower_attention(Lowering& lower, const Node& softmax, const Scores& s) {
   call.factor = s.factor;
   const int y = leaving(lower, softmax, 0, shape_of(*p), call.leave);
   const int64_t wide = (p->columns + 15) / 16 * 16, block = std::clamp<int64_t>(near_bytes / (4 * wide) / 12 * 12, 12, 96);
-  const int64_t scores = p->desk_bytes(), row = scores + 4 * block * wide, desk = row + 4 * (wide + 16);
+  const int64_t scores = p->desk_bytes(), desk = scores + 4 * block * wide;
   const int desks = lower.scratch(desk * lower.options().threads);
   call.width = p->columns;
   call.x_stride = wide;
@@ -140,7 +140,6 @@ bool lower_attention(Lowering& lower, const Node& softmax, const Scores& s) {
       run_rows(*p, f, batch, first, end, own, x, wide);
       c.x = x;
       c.rows = end - first;
-      c.row = reinterpret_cast<float*>(own + row);
       if (mask.value >= 0) c.mask = f.at<const float>(mask.value) + mask.first[static_cast<size_t>(batch)] + first * mask.stride;
       c.y = f.at<uint8_t>(y) + (batch * p->rows + first) * p->columns * element;
       f.kernels->sequence.softmax(c);
@@ -166,8 +165,8 @@ bool lower_rows(Lowering& lower, const Node& node, bool logarithm) {
   call.logarithm = logarithm;
   call.width = call.x_stride = call.y_stride = width;
   Step step{node.name(), logarithm ? "log softmax" : "softmax", {x}, {y}, nullptr};
-  const int64_t row = 4 * (width + 16), threads = lower.options().threads;
-  const int own = lower.scratch((row + 60) / 64 * 64 * threads), swapped = last ? x : lower.scratch(4 * rows * width);
+  const int64_t row = 4 * rows_together * ((width + 15) / 16 * 16), threads = lower.options().threads;
+  const int own = lower.scratch(row * threads), swapped = last ? x : lower.scratch(4 * rows * width);
   step.writes.push_back(own);
   if (!last) step.writes.push_back(swapped);
   Shape order;
@@ -187,7 +186,7 @@ bool lower_rows(Lowering& lower, const Node& node, bool logarithm) {
       c.rows = rows * (worker + 1) / workers - first;
       c.x = f.at<const float>(swapped) + first * width;
       c.y = to + first * width * element;
-      c.row = reinterpret_cast<float*>(f.at<uint8_t>(own) + worker * ((row + 60) / 64 * 64));
+      c.desk = reinterpret_cast<float*>(f.at<uint8_t>(own) + worker * row);
       f.kernels->sequence.softmax(c);
     });
     if (!last) run_copy(back, f.at<uint8_t>(swapped), f.at<uint8_t>(y), *f.pool);

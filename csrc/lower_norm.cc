@@ -43,21 +43,21 @@ int read_param(Lowering& lower, const Node& node, size_t slot, int64_t width) {
 
 constexpr int64_t worth_sharing = 50000;  // elements
 
-// Rows of a NormCall, shared out; `row` is scratch of `each` bytes a worker.
+// Rows of a NormCall, shared out; `desk` is scratch of `each` bytes a worker.
 template <class Fill>
-void run_norm(const Frame& f, const NormCall& call, int64_t rows, int row, int64_t each, Fill fill) {
+void run_norm(const Frame& f, const NormCall& call, int64_t rows, int desk, int64_t each, Fill fill) {
   const int64_t workers = rows * call.width < worth_sharing ? 1 : std::min<int64_t>(rows, f.pool->threads());
   f.pool->run(static_cast<int>(workers), [&](int worker) {
     NormCall c = call;
     const int64_t first = rows * worker / workers;
     c.rows = rows * (worker + 1) / workers - first;
-    c.row = reinterpret_cast<float*>(f.at<uint8_t>(row) + worker * each);
+    c.desk = reinterpret_cast<float*>(f.at<uint8_t>(desk) + worker * each);
     fill(c, first);
     f.kernels->sequence.norm(c);
   });
 }
 
-int64_t row_bytes(int64_t width) { return (4 * (width + 16) + 63) / 64 * 64; }
+int64_t desk_bytes(int64_t width) { return 4 * rows_together * ((width + 15) / 16 * 16); }
 
 bool lower_norm(Lowering& lower, const Node& node, bool root_mean_square) {
   Terms t;
@@ -77,9 +77,9 @@ bool lower_norm(Lowering& lower, const Node& node, bool root_mean_square) {
     call.zero = lower.value(t.other).coding.zero;
   }
   const int y = leaving(lower, node, 0, shape, call.leave);
-  const int64_t each = row_bytes(width);
-  const int row = lower.scratch(each * lower.options().threads);
-  Step step{node.name(), t.other >= 0 ? "add + norm" : "norm", {t.x}, {y, row}, nullptr};
+  const int64_t each = desk_bytes(width);
+  const int desk = lower.scratch(each * lower.options().threads);
+  Step step{node.name(), t.other >= 0 ? "add + norm" : "norm", {t.x}, {y, desk}, nullptr};
   for (int v : {t.other, scale, shift})
     if (v >= 0) step.reads.push_back(v);
   Shape outer(shape.begin(), shape.begin() + axis);
@@ -92,7 +92,7 @@ bool lower_norm(Lowering& lower, const Node& node, bool root_mean_square) {
   }
   const int mean = moments[0], inverse = moments[1], element = call.leave.codes ? 1 : 4;
   step.work = [=](const Frame& f) {
-    run_norm(f, call, rows, row, each, [&](NormCall& c, int64_t first) {
+    run_norm(f, call, rows, desk, each, [&](NormCall& c, int64_t first) {
       const int64_t at = first * width;
       c.x = f.at<const float>(t.x) + at;
       if (t.coded) c.codes = f.at<const uint8_t>(t.other) + at;
@@ -129,10 +129,10 @@ bool lower_channel_norm(Lowering& lower, const Node& node) {
   call.width = call.stride = width;
   call.epsilon = static_cast<float>(attr(node, "epsilon", 1e-5));
   const int y = lower.temporary(Type::f32, shape, false);
-  const int64_t each = row_bytes(width);
-  const int row = lower.scratch(each * lower.options().threads);
-  lower.emit({node.name(), "norm", {x, scale, shift}, {y, row}, [=](const Frame& f) {
-                run_norm(f, call, rows, row, each, [&](NormCall& c, int64_t first) {
+  const int64_t each = desk_bytes(width);
+  const int desk = lower.scratch(each * lower.options().threads);
+  lower.emit({node.name(), "norm", {x, scale, shift}, {y, desk}, [=](const Frame& f) {
+                run_norm(f, call, rows, desk, each, [&](NormCall& c, int64_t first) {
                   c.x = f.at<const float>(x) + first * width;
                   c.y = f.at<float>(y) + first * width;
                 });

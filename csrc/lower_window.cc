@@ -11,6 +11,7 @@
 #include "target.h"
 #include "weights.h"
 #include "resize.h"
+#include "sequence.h"
 
 namespace bl {
 
@@ -295,16 +296,16 @@ bool axes_of(const Lowering& lower, const Node& node, size_t rank, std::vector<i
   return true;
 }
 
-// Over neighbouring axes: a pool over one axis of (outer, that, inner). Over the spatial axes of an image it stays one.
+// Over neighbouring axes: a pool over one axis of (outer, that, inner). Over the spatial axes of an image it stays one. Others
+// go the general way.
 bool lower_reduce_mean(Lowering& lower, const Node& node) {
   int x = lower.input(node, 0);
   if (x < 0) return lower.refuse(node, "its input is made by nothing that has a kernel");
   const size_t rank = lower.value(x).shape.size();
   std::vector<int64_t> axes;
-  if (!axes_of(lower, node, rank, axes) || axes.empty() || axes.back() - axes.front() + 1 != static_cast<int64_t>(axes.size()))
-    return lower.refuse(node, "its axes are no neighbours known beforehand");
-  if ((!lower.value(x).codes && lower.value(x).type != Type::f32) || lower.value(x).count() == 0)
-    return lower.refuse(node, "its input is not float32");
+  if (!axes_of(lower, node, rank, axes) || axes.empty() || axes.back() - axes.front() + 1 != static_cast<int64_t>(axes.size()) ||
+      (!lower.value(x).codes && lower.value(x).type != Type::f32) || lower.value(x).count() == 0)
+    return lower_reduce(lower, node);
   bool codes = false;
   if (!sums_codes(lower, node, lower.value(x), codes)) return false;
   codes = codes && lower.value(x).coding.uniform();

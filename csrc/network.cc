@@ -39,6 +39,7 @@ class Loaded final : public Network, public std::enable_shared_from_this<Loaded>
   Problem pack();
   Problem at(const Widths& widths, std::shared_ptr<Rung>& out) override;
   Problem program_for(const std::vector<Shape>& inputs, std::shared_ptr<Program>& out);
+  std::shared_ptr<Program> program_kept(const std::vector<Tensor>& inputs);  // null where there is none
   int64_t weight_bytes() const override;
   int64_t arena_bytes();
   const Graph& graph() const override { return graph_; }
@@ -128,6 +129,16 @@ Problem Loaded::program_for(const std::vector<Shape>& inputs, std::shared_ptr<Pr
   return {};
 }
 
+std::shared_ptr<Program> Loaded::program_kept(const std::vector<Tensor>& inputs) {
+  const std::lock_guard lock(mutex_);
+  for (const auto& program : programs_) {
+    bool same = program->inputs().size() == inputs.size();
+    for (size_t i = 0; same && i < inputs.size(); ++i) same = program->inputs()[i] == inputs[i].shape;
+    if (same) return program;
+  }
+  return nullptr;
+}
+
 int64_t Loaded::weight_bytes() const {
   int64_t out = 0;
   for (const Layer& layer : layers_) out += packed_bytes(layer);
@@ -168,10 +179,12 @@ Problem Stand::prepare(const std::vector<Shape>& inputs, std::vector<Tensor>& ou
 }
 
 Problem Stand::run(const std::vector<Tensor>& inputs, const std::vector<Tensor>& outputs, std::vector<StepTime>* times) {
-  std::vector<Shape> shapes;
-  for (const Tensor& t : inputs) shapes.push_back(t.shape);
-  std::shared_ptr<Program> program;
-  if (Problem problem = network_->program_for(shapes, program)) return problem;
+  std::shared_ptr<Program> program = network_->program_kept(inputs);  // nothing is allocated where it is there
+  if (program == nullptr) {
+    std::vector<Shape> shapes;
+    for (const Tensor& t : inputs) shapes.push_back(t.shape);
+    if (Problem problem = network_->program_for(shapes, program)) return problem;
+  }
   return program->run(inputs, outputs, network_->pool(), network_->kernels(), levels_.data(), times);
 }
 

@@ -41,7 +41,8 @@ int64_t plane_stride(int64_t columns, int64_t inputs) {
   return bytes < 32768 ? bytes : bytes + 5 * plane_line;
 }
 
-void pack_planes(const uint8_t* codes, int64_t row, int64_t columns, int64_t inputs, int bits, int offset, uint8_t* out, int64_t stride) {
+void pack_planes(const uint8_t* codes, int64_t row, int64_t columns, int64_t inputs, int bits, int offset, uint8_t* out,
+                 int64_t stride) {
   const int64_t blocks = rounded(inputs, plane_inputs) / plane_inputs;
   const int64_t lines = plane_bytes(columns, inputs) / plane_line;
   for (int64_t i = 0; i < lines * plane_line; ++i) {

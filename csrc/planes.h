@@ -13,7 +13,8 @@ int64_t plane_stride(int64_t columns, int64_t inputs);
 
 // Fills `bits` planes at out, `stride` bytes apart, with codes[column * row + input] + offset, which must be 0 .. 2^bits - 1.
 // What is missing to whole lines becomes 2^(bits-1), for which m is zero.
-void pack_planes(const uint8_t* codes, int64_t row, int64_t columns, int64_t inputs, int bits, int offset, uint8_t* out, int64_t stride);
+void pack_planes(const uint8_t* codes, int64_t row, int64_t columns, int64_t inputs, int bits, int offset, uint8_t* out,
+                 int64_t stride);
 
 // The leading `bits` bits of a code, and what they stand for.
 int plane_prefix(const Planes& w, int bits, int64_t column, int64_t input);

@@ -79,7 +79,7 @@ Problem Program::make(const Graph& graph, const std::vector<Layer>& layers, cons
   out = std::make_shared<Program>();
   out->inputs_ = inputs;
   out->place(lowering);
-  out->known_ = std::move(lowering.known_);
+  out->known_ = std::move(lowering.known_);  // moving a map leaves its entries where values point to them
   return {};
 }
 

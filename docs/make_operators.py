@@ -10,7 +10,7 @@ from typing import Any
 from bitladder.ir.graph import WEIGHT_SLOTS
 from bitladder.ir.ops import ATTENTION, ELEMENTWISE, INDEX, LINEAR, NORM, OPS, POOL, QUANT, RECURRENT, REDUCE, RESIZE, SHAPE
 from bitladder.ptq.calibrate import MOVES
-from bitladder.runtime.integer import RULES
+from bitladder.runtime.integer import RULES, lookup
 
 PAGE = Path(__file__).with_name("operators.md")
 SECTIONS: dict[str, dict[str, Callable[..., Any]]] = {
@@ -69,9 +69,10 @@ inputs in their order (`=` marks those that may be absent) and its attributes as
 
 Importers write other operators with these words, so what can be imported is more than what is listed here.
 
-How a word computes when its inputs are integers: *sums* means exact integer sums, as `docs/numerics.md` says; *moves* means
-that values pass through, so their codes do too; all others see reals. A *w* marks operators whose second input (of
-`embedding` the first, of recurrent ones the second and third) counts as a weight and can be quantized.
+How a word computes when its inputs are integers: *sums* means exact integer sums, and *table* a table of all codes, as
+`docs/numerics.md` says; *moves* means that values pass through, so their codes do too; all others see reals. A *w*
+marks operators whose second input (of `embedding` the first, of recurrent ones the second and third) counts as a weight and
+can be quantized.
 """
 
 
@@ -109,7 +110,9 @@ def shown(value: Any) -> str:
 
 def computes(name: str) -> str:
     """How an operator treats integers, and whether it has weights."""
-    how = "sums" if name in RULES else "moves" if name in MOVES else ""
+    how = "moves" if name in MOVES else ""
+    if name in RULES:
+        how = "table" if RULES[name] is lookup else "sums"
     return " ".join(part for part in (how, "w" if name in WEIGHT_SLOTS else "") if part)
 
 

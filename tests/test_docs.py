@@ -15,7 +15,7 @@ import bitladder
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 SYSTEMS = 18
-TELLING = ("show", "verify", "doctor", "bench")  # commands that write no file
+TELLING = ("show", "verify", "doctor", "bench")
 TEXT = (".py", ".pyi", ".md", ".txt", ".toml", ".json", ".yaml", ".yml", ".html", ".j2", ".cfg", ".h", ".cc", "")
 # Put together here so that this file does not hold them: folders of one machine, hosts of package registries.
 NEVER = [

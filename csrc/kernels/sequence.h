@@ -27,6 +27,9 @@ struct Leave {
   int zero = 0, high = 255;
 };
 
+// So many rows are under way at a time, for one alone would wait for its own sums.
+constexpr int rows_together = 4;
+
 // Rows of softmax, or of its logarithm: of x * factor + mask.
 struct SoftmaxCall {
   const float* x;
@@ -37,7 +40,7 @@ struct SoftmaxCall {
   float factor = 1;
   bool logarithm = false;
   Leave leave;
-  float* row;  // `width` floats (rounded up to 16) to work in
+  float* desk;  // rows_together * (width rounded up to 16) floats to work in; null: x itself, with rows of 16s
 };
 
 // Rows with mean 0 (unless by root mean square alone) and variance 1, then scaled and shifted. What is normalized is
@@ -57,7 +60,7 @@ struct NormCall {
   Leave leave;
   float* mean = nullptr;         // [rows] or null
   float* inverse = nullptr;      // [rows] or null
-  float* row;                    // `width` floats (rounded up to 16) to work in
+  float* desk;                   // rows_together * (width rounded up to 16) floats to work in
 };
 
 // The second operand of a product of two activations as panels: value - 128, and the sums of the columns of the panels.

@@ -8,7 +8,7 @@ namespace bl::avx2 {
 
 constexpr int lanes = 8;
 constexpr int group = 2;
-constexpr int tile_rows[group + 1] = {0, 8, 4};
+constexpr int tile_rows[group + 1] = {0, 6, 5};
 constexpr int dot_offset = 0;
 
 // Products of bytes are summed in pairs of 16-bit numbers, which must not saturate: bytes 0 and 2 of a quad in one vector,
@@ -20,7 +20,6 @@ using F32 = __m256;
 using Quad = Halves;
 using Weights = Halves;
 using Mask = __m256i;
-struct Nearest { I32 whole; F32 off; };
 
 static inline I32 splat(int32_t v) { return _mm256_set1_epi32(v); }
 static inline F32 splat(float v) { return _mm256_set1_ps(v); }
@@ -53,12 +52,11 @@ static inline F32 to_float(I32 a) { return _mm256_cvtepi32_ps(a); }
 static inline F32 round(F32 a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 static inline I32 to_int(F32 a) { return _mm256_cvtps_epi32(round(a)); }
 
-static inline Nearest nearest_product(F32 a, F32 b) {
-  const F32 product = mul(a, b), whole = round(product);
-  return {_mm256_cvtps_epi32(whole), _mm256_andnot_ps(_mm256_set1_ps(-0.0f), sub(product, whole))};
-}
-static inline F32 larger(F32 a, F32 b) { return max(a, b); }
-static inline bool any_above(F32 a, float b) { return _mm256_movemask_ps(_mm256_cmp_ps(a, _mm256_set1_ps(b), _CMP_GT_OQ)) != 0; }
+
+constexpr int32_t nearest_offset = 0;
+static inline I32 nearest(F32 a, F32 b) { return to_int(mul(a, b)); }
+static inline I32 differences(I32 before, I32 a, I32 b) { return _mm256_or_si256(before, _mm256_xor_si256(a, b)); }
+static inline bool any(I32 a) { return !_mm256_testz_si256(a, a); }
 
 static inline Mask splat_mask(uint8_t mask) { return _mm256_set1_epi8(static_cast<char>(mask)); }
 static inline Weights spread(__m256i w) { return {_mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8), _mm256_srai_epi16(w, 8)}; }
@@ -84,6 +82,19 @@ static inline void store_codes(uint8_t* p, const I32* v, I32 zero, int n) {
   alignas(16) uint8_t all[16];
   _mm_store_si128(reinterpret_cast<__m128i*>(all), bytes);
   for (int i = 0; i < n; ++i) p[i] = all[i];
+}
+
+static inline I32 add_bytes(I32 acc, const uint8_t* p, int n) {
+  const __m256i place = _mm256_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26,
+                                         27, 28, 29, 30, 31);
+  const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  const __m256i there = _mm256_cmpgt_epi8(_mm256_set1_epi8(static_cast<char>(n < 127 ? n : 127)), place);
+  return add(acc, _mm256_sad_epu8(_mm256_and_si256(bytes, there), _mm256_setzero_si256()));
+}
+static inline int32_t total(I32 a) {
+  const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+  const __m128i two = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
+  return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 1)));
 }
 
 }  // namespace bl::avx2

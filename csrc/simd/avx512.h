@@ -18,7 +18,6 @@ using F32 = __m512;
 using Quad = __m512i;
 using Weights = __m512i;
 using Mask = __m512i;
-struct Nearest { I32 whole; F32 off; };
 
 static inline I32 splat(int32_t v) { return _mm512_set1_epi32(v); }
 static inline F32 splat(float v) { return _mm512_set1_ps(v); }
@@ -49,16 +48,13 @@ static inline I32 to_int(F32 a) { return _mm512_cvt_roundps_epi32(a, _MM_FROUND_
 
 static inline F32 round(F32 a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 
-// Adding 1.5 * 2^23 rounds and leaves the number in the low bits; most of it runs beside the conversions.
-static inline Nearest nearest_product(F32 a, F32 b) {
-  const F32 magic = _mm512_set1_ps(0x1.8p23f), near = _mm512_fmadd_round_ps(a, b, magic, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  const F32 rest = _mm512_fmsub_ps(a, b, sub(near, magic));
-  return {sub(_mm512_castps_si512(near), _mm512_castps_si512(magic)), _mm512_abs_ps(rest)};
+// Adding 1.5 * 2^23 rounds and leaves the number in the low bits. It runs where nothing else of a residual does.
+constexpr int32_t nearest_offset = 0x4b400000;
+static inline I32 nearest(F32 a, F32 b) {
+  return _mm512_castps_si512(_mm512_fmadd_round_ps(a, b, _mm512_set1_ps(0x1.8p23f), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
-static inline F32 larger(F32 a, F32 b) {
-  return _mm512_castsi512_ps(max(_mm512_castps_si512(a), _mm512_castps_si512(b)));
-}
-static inline bool any_above(F32 a, float b) { return _mm512_cmp_ps_mask(a, _mm512_set1_ps(b), _CMP_GT_OQ) != 0; }
+static inline I32 differences(I32 before, I32 a, I32 b) { return _mm512_ternarylogic_epi32(before, a, b, 0xf6); }
+static inline bool any(I32 a) { return _mm512_test_epi32_mask(a, a) != 0; }
 
 static inline Mask splat_mask(uint8_t mask) { return _mm512_set1_epi8(static_cast<char>(mask)); }
 static inline Weights load_weights(const int8_t* p) { return _mm512_loadu_si512(p); }
@@ -99,5 +95,11 @@ static inline void store_codes(uint8_t* p, const I32* v, I32 zero, int n) {
   if constexpr (N == 2 || N == 3) _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_castsi512_si256(bytes));
   if constexpr (N == 3) _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 32), _mm512_extracti32x4_epi32(bytes, 2));
 }
+
+static inline I32 add_bytes(I32 acc, const uint8_t* p, int n) {
+  const __mmask64 there = n < 4 * lanes ? (1ull << n) - 1 : ~0ull;
+  return _mm512_dpbusd_epi32(acc, _mm512_maskz_loadu_epi8(there, p), _mm512_set1_epi8(1));
+}
+static inline int32_t total(I32 a) { return _mm512_reduce_add_epi32(a); }
 
 }  // namespace bl::avx512

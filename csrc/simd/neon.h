@@ -16,7 +16,6 @@ using F32 = float32x4_t;
 using Quad = int8x16_t;
 using Weights = int8x16_t;
 using Mask = int8x16_t;
-struct Nearest { I32 whole; F32 off; };
 
 static inline I32 splat(int32_t v) { return vdupq_n_s32(v); }
 static inline F32 splat(float v) { return vdupq_n_f32(v); }
@@ -53,12 +52,12 @@ static inline F32 max(F32 a, F32 b) { return vmaxq_f32(a, b); }
 static inline F32 to_float(I32 a) { return vcvtq_f32_s32(a); }
 static inline I32 to_int(F32 a) { return vcvtnq_s32_f32(a); }
 
-static inline Nearest nearest_product(F32 a, F32 b) {
-  const F32 product = mul(a, b), whole = vrndnq_f32(product);
-  return {vcvtq_s32_f32(whole), vabdq_f32(product, whole)};
-}
-static inline F32 larger(F32 a, F32 b) { return max(a, b); }
-static inline bool any_above(F32 a, float b) { return vmaxvq_f32(a) > b; }
+static inline F32 round(F32 a) { return vrndnq_f32(a); }
+
+constexpr int32_t nearest_offset = 0;
+static inline I32 nearest(F32 a, F32 b) { return to_int(mul(a, b)); }
+static inline I32 differences(I32 before, I32 a, I32 b) { return vorrq_s32(before, veorq_s32(a, b)); }
+static inline bool any(I32 a) { return vmaxvq_u32(vreinterpretq_u32_s32(a)) != 0; }
 
 static inline Mask splat_mask(uint8_t mask) { return vreinterpretq_s8_u8(vdupq_n_u8(mask)); }
 static inline Weights load_weights(const int8_t* p) { return vld1q_s8(p); }
@@ -81,5 +80,12 @@ static inline void store_codes(uint8_t* p, const I32* v, I32 zero, int n) {
   vst1q_u8(all, bytes);
   for (int i = 0; i < n; ++i) p[i] = all[i];
 }
+
+static inline I32 add_bytes(I32 acc, const uint8_t* p, int n) {
+  static const uint8_t place[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  const uint8x16_t there = vcltq_u8(vld1q_u8(place), vdupq_n_u8(static_cast<uint8_t>(n < 255 ? n : 255)));
+  return vreinterpretq_s32_u32(vdotq_u32(vreinterpretq_u32_s32(acc), vandq_u8(vld1q_u8(p), there), vdupq_n_u8(1)));
+}
+static inline int32_t total(I32 a) { return vaddvq_s32(a); }
 
 }  // namespace bl::neon

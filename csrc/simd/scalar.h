@@ -15,7 +15,6 @@ struct F32 { float at[lanes]; };
 struct Quad { int16_t at[4]; };                  // four inputs, for every column the same
 struct Weights { int8_t at[4 * lanes]; };        // four weights for each column
 using Mask = uint8_t;
-struct Nearest { I32 whole; F32 off; };
 
 template <class Vector, class F>
 static inline Vector each(F f) {
@@ -52,8 +51,9 @@ static inline F32 min(const F32& a, const F32& b) { return each<F32>([&](int i) 
 static inline F32 max(const F32& a, const F32& b) { return each<F32>([&](int i) { return a.at[i] > b.at[i] ? a.at[i] : b.at[i]; }); }
 static inline F32 to_float(const I32& a) { return each<F32>([&](int i) { return static_cast<float>(a.at[i]); }); }
 
-// Halves to even; |a| below 2^31.
+// Halves to even; any number for what has no place in 32 bits.
 static inline int32_t rounded(float a) {
+  if (!(a > -0x1p31f && a < 0x1p31f)) return INT32_MIN;
   const int32_t whole = static_cast<int32_t>(a);
   const float rest = a - static_cast<float>(whole);  // exact, of the sign of a
   const float size = rest < 0 ? -rest : rest;
@@ -62,19 +62,20 @@ static inline int32_t rounded(float a) {
 }
 static inline I32 to_int(const F32& a) { return each<I32>([&](int i) { return rounded(a.at[i]); }); }
 
-// The whole number nearest to a * b, which is below 2^22, and how far off the product is.
-static inline Nearest nearest_product(const F32& a, const F32& b) {
-  const F32 product = mul(a, b);
-  const I32 whole = to_int(product);
-  const F32 rest = sub(product, to_float(whole));
-  return {whole, max(rest, sub(splat(0.0f), rest))};
+// Of sizes below 2^31.
+static inline F32 round(const F32& a) { return to_float(to_int(a)); }
+
+// The whole number nearest to a * b, which is below 2^22 in size, plus nearest_offset.
+constexpr int32_t nearest_offset = 0;
+static inline I32 nearest(const F32& a, const F32& b) { return to_int(mul(a, b)); }
+// The bits of `before` and those in which a and b differ.
+static inline I32 differences(const I32& before, const I32& a, const I32& b) {
+  return each<I32>([&](int i) { return before.at[i] | (a.at[i] ^ b.at[i]); });
 }
-// The larger one of numbers that are not negative.
-static inline F32 larger(const F32& a, const F32& b) { return max(a, b); }
-static inline bool any_above(const F32& a, float b) {
-  bool any = false;
-  for (int i = 0; i < lanes; ++i) any |= a.at[i] > b;
-  return any;
+static inline bool any(const I32& a) {
+  bool some = false;
+  for (int i = 0; i < lanes; ++i) some |= a.at[i] != 0;
+  return some;
 }
 
 static inline Mask splat_mask(uint8_t mask) { return mask; }
@@ -99,6 +100,17 @@ static inline void store_codes(uint8_t* p, const I32* v, const I32& zero, int n)
     const int64_t c = int64_t{v[i / lanes].at[i % lanes]} + zero.at[0];
     p[i] = static_cast<uint8_t>(c < 0 ? 0 : c > 255 ? 255 : c);
   }
+}
+
+// The first n of 4 * lanes bytes, which may all be read, are added to the numbers, each to any.
+static inline I32 add_bytes(I32 acc, const uint8_t* p, int n) {
+  for (int i = 0; i < 4 * lanes && i < n; ++i) acc.at[i % lanes] += p[i];
+  return acc;
+}
+static inline int32_t total(const I32& a) {
+  int32_t sum = 0;
+  for (int i = 0; i < lanes; ++i) sum += a.at[i];
+  return sum;
 }
 
 }  // namespace bl::scalar

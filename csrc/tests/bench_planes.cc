@@ -33,10 +33,12 @@ struct Work {
   std::vector<float> one, low, high, y, real, scale;
   std::vector<int8_t> table, panel;
 
-  Work(int columns, int inputs, int count) : columns(columns), inputs(inputs), count(count), stride(plane_stride(columns, inputs)),
+  Work(int columns, int inputs, int count)
+    : columns(columns), inputs(inputs), count(count), stride(plane_stride(columns, inputs)),
       x(static_cast<size_t>(inputs) * 4, 3), bias(columns + 64), one(columns + 64, 1.0f), low(columns + 64, -1e30f),
       high(columns + 64, 1e30f), y(4 * static_cast<size_t>(columns)),
-      real(inputs, 0.5f), scale(static_cast<size_t>(inputs / 64 + 1) * columns, 0.01f), table(256), panel(64 * static_cast<size_t>(inputs) + 64) {
+      real(inputs, 0.5f), scale(static_cast<size_t>(inputs / 64 + 1) * columns, 0.01f), table(256),
+      panel(64 * static_cast<size_t>(inputs) + 64) {
     const size_t size = static_cast<size_t>(count) * 8 * stride + 4096;
     memory = static_cast<uint8_t*>(mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     if (!std::getenv("SMALL_PAGES")) madvise(memory, size, MADV_HUGEPAGE);
@@ -48,7 +50,9 @@ struct Work {
     for (int i = 0; i < 256; ++i) table[i] = static_cast<int8_t>(i - 128);
   }
 
-  Planes weight(int which) const { return {memory + static_cast<int64_t>(which % count) * 8 * stride, stride, columns, inputs}; }
+  Planes weight(int which) const {
+    return {memory + static_cast<int64_t>(which % count) * 8 * stride, stride, columns, inputs};
+  }
 
   Finish finish() const {
     Finish f{bias.data(), one.data(), low.data(), high.data()};
@@ -72,11 +76,14 @@ void panels(Work& work, const PlaneKernels& k, const Prefix& prefix, const Plane
 
 void table_bytes(Work& work, const PlaneKernels& k, const Prefix&, const Planes& w) {
   const int64_t n = 64 * static_cast<int64_t>(w.inputs);
-  for (int panel = 0; panel < w.columns / 64; ++panel) k.decode_bytes(w.data + panel * n / 8, work.table.data(), n, work.panel.data());
+  for (int panel = 0; panel < w.columns / 64; ++panel) {
+    k.decode_bytes(w.data + panel * n / 8, work.table.data(), n, work.panel.data());
+  }
 }
 
 void groups(Work& work, const PlaneKernels& k, const Prefix& prefix, const Planes& w) {
-  const GroupCall call{work.real.data(), w.inputs, work.y.data(), w.columns, work.scale.data(), w.columns, 64, nullptr, 1, 0, w.columns};
+  const GroupCall call{work.real.data(), w.inputs, work.y.data(), w.columns, work.scale.data(), w.columns, 64,
+                       nullptr, 1, 0, w.columns};
   k.matvec_groups(w, prefix, call);
 }
 
@@ -112,8 +119,9 @@ int main(int argc, char** argv) {
   const int columns = argc > 1 ? std::atoi(argv[1]) : 4096, inputs = argc > 2 ? std::atoi(argv[2]) : 4096;
   const double megabytes = argc > 3 ? std::atof(argv[3]) : 640;
   Work work(columns, inputs, std::max(1, static_cast<int>(megabytes * 1e6 / (8.0 * plane_bytes(columns, inputs)))));
-  const Line lines[] = {{"matvec cache", one_row},        {"matvec cache table", one_row, true}, {"matvec cache 4 rows", four_rows},
-                        {"matvec memory", one_row, false, true}, {"panels cache", panels},       {"panels cache table", panels, true},
+  const Line lines[] = {{"matvec cache", one_row},        {"matvec cache table", one_row, true},
+                        {"matvec cache 4 rows", four_rows}, {"matvec memory", one_row, false, true},
+                        {"panels cache", panels},         {"panels cache table", panels, true},
                         {"bytes to panels", table_bytes}, {"groups cache", groups}};
   std::printf("%-28s", (std::to_string(columns) + " x " + std::to_string(inputs) + ", bits:").c_str());
   for (int bits = 1; bits <= 8; ++bits) std::printf("%8d", bits);

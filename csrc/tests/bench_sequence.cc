@@ -54,14 +54,14 @@ int main() {
       const double t = products(k, s[0], s[1], s[2], s[0] * s[1] > 1000000 ? 5 : 20);
       std::printf("  %5d x %5d x %5d  %8.3f ms  %6.1f GMAC/s\n", s[0], s[1], s[2], t * 1e3, 1e-9 * s[0] * s[1] * s[2] / t);
     }
-    std::vector<float> x(1536 * 128, 0.5f), mask(128), row(1536 + 16), scale(384, 1);
+    std::vector<float> x(1536 * 128, 0.5f), mask(128), row(4 * 1536), scale(384, 1);
     for (size_t i = 0; i < x.size(); ++i) x[i] = float(i % 77) * 0.1f;
     std::vector<uint8_t> y(1536 * 128 + 64);
     SoftmaxCall s{.x = x.data(), .y = y.data(), .mask = mask.data(), .rows = 1536, .width = 128, .x_stride = 128, .y_stride = 128};
-    s.factor = 0.2f, s.leave = {true, 255, 0, 255}, s.row = row.data();
+    s.factor = 0.2f, s.leave = {true, 255, 0, 255}, s.desk = row.data();
     std::printf("  softmax  %7.1f us\n", 1e6 * best_of(rounds, [&] { k.sequence.softmax(s); }));
     NormCall n{.x = x.data(), .codes = y.data(), .y = y.data(), .scale = scale.data(), .shift = scale.data(), .rows = 128, .width = 384, .stride = 384};
-    n.leave = s.leave, n.row = row.data();
+    n.leave = s.leave, n.desk = row.data();
     std::printf("  add+norm %7.1f us\n", 1e6 * best_of(rounds, [&] { k.sequence.norm(n); }));
     std::vector<int8_t> panels(128 * 128);
     std::vector<int32_t> sums(128);

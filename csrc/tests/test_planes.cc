@@ -47,7 +47,8 @@ struct Case {
   std::vector<uint8_t> codes, memory;
   Planes planes;
 
-  Case(int columns, int inputs, int stored) : columns(columns), inputs(inputs), stored(stored), codes(static_cast<size_t>(columns) * inputs) {
+  Case(int columns, int inputs, int stored)
+    : columns(columns), inputs(inputs), stored(stored), codes(static_cast<size_t>(columns) * inputs) {
     const int only = pick(0, 5);  // sometimes all codes at one end
     for (auto& c : codes) c = static_cast<uint8_t>(only == 0 ? 0 : only == 1 ? (1 << stored) - 1 : pick(0, (1 << stored) - 1));
     const int64_t stride = plane_stride(columns, inputs);
@@ -56,7 +57,9 @@ struct Case {
     planes = {memory.data(), stride, columns, inputs};
   }
 
-  int prefix(int column, int input, int bits) const { return codes[static_cast<size_t>(column) * inputs + input] >> (stored - bits); }
+  int prefix(int column, int input, int bits) const {
+    return codes[static_cast<size_t>(column) * inputs + input] >> (stored - bits);
+  }
 
   // The integer of docs/numerics.md.
   int integer(Scheme scheme, const Prefix& p, int column, int input) const {
@@ -95,7 +98,8 @@ struct Way {
     const float infinity = std::numeric_limits<float>::infinity();
     for (size_t i = 0; i < n; ++i) {
       bias.push_back(pick(-100000, 100000));
-      scale.push_back(std::ldexp(static_cast<float>(pick(1, 1 << 20)), finish.codes ? -28 - pick(0, 4) : -20) / static_cast<float>(inputs));
+      const int exponent = finish.codes ? -28 - pick(0, 4) : -20;
+      scale.push_back(std::ldexp(static_cast<float>(pick(1, 1 << 20)), exponent) / static_cast<float>(inputs));
       if (pick(0, 9) == 0) scale.back() = 0.5f;  // ties
       low.push_back(finish.codes ? static_cast<float>(-finish.zero) : pick(0, 1) ? 0.0f : -infinity);
       high.push_back(finish.codes ? static_cast<float>(255 - finish.zero) : infinity);
@@ -120,9 +124,11 @@ struct Way {
   int code(int64_t sum, int column, const uint8_t* other) const {
     int c = static_cast<int>(std::nearbyint(real(sum, column))) + finish.zero;
     if (other) {
-      const float both = static_cast<float>(c - finish.zero) * finish.step + static_cast<float>(*other - finish.other_zero) * finish.other_step;
+      const float own = static_cast<float>(c - finish.zero) * finish.step;
+      const float both = own + static_cast<float>(*other - finish.other_zero) * finish.other_step;
       const float r = std::min(std::max(both, finish.sum_low), finish.sum_high);
-      c = std::min(std::max(static_cast<int>(std::nearbyint(r / finish.out_step)) + finish.out_zero, finish.out_low), finish.out_high);
+      c = static_cast<int>(std::nearbyint(r / finish.out_step)) + finish.out_zero;
+      c = std::min(std::max(c, finish.out_low), finish.out_high);
     }
     return finish.table ? finish.table[c] : c;
   }
@@ -175,7 +181,8 @@ void test_matvec(const Set& set, const Case& c, int rows) {
       }
     }
   }
-  check(good, scheme == plain ? "matvec, plain" : scheme == midrise ? "matvec, mid-rise" : "matvec, table", set.name, c.columns, c.inputs, bits);
+  const char* what[] = {"matvec, plain", "matvec, mid-rise", "matvec, table"};
+  check(good, what[scheme], set.name, c.columns, c.inputs, bits);
 }
 
 void test_decode(const Set& set, const Case& c) {
@@ -217,7 +224,8 @@ void test_groups(const Set& set, const Case& c, int rows) {
   const Prefix prefix{c.stored, pick(0, 3) ? nullptr : entries.data()};
   const int group = pick(0, 1) ? 32 * pick(1, 4) : pick(1, 40), groups = (c.inputs + group - 1) / group;
   const int64_t scale_row = (c.columns + 15) / 16 * 16 + pick(0, 2);
-  std::vector<float> scale(groups * scale_row), x(static_cast<size_t>(rows) * c.inputs), bias(c.columns), y(static_cast<size_t>(rows) * c.columns);
+  std::vector<float> scale(groups * scale_row), x(static_cast<size_t>(rows) * c.inputs), bias(c.columns);
+  std::vector<float> y(static_cast<size_t>(rows) * c.columns);
   for (auto& s : scale) s = std::ldexp(static_cast<float>(pick(1, 1 << 24)), -30);
   for (auto& v : x) v = std::ldexp(static_cast<float>(pick(-(1 << 24), 1 << 24)), -22);
   for (auto& b : bias) b = std::ldexp(static_cast<float>(pick(-1000, 1000)), -8);
@@ -274,6 +282,29 @@ void test_planes_read(const Set& set) {
   }
 }
 
+// The most inputs there may be, all numbers at their ends: sums of 32 bits just hold it.
+void test_longest(const Set& set) {
+  constexpr int inputs = 65536;
+  const std::vector<uint8_t> x(inputs, 255);
+  const std::vector<int32_t> bias(64, 0);
+  const std::vector<float> one(64, 1.0f), low(64, -1e30f), high(64, 1e30f);
+  Finish finish{bias.data(), one.data(), low.data(), high.data()};
+  finish.codes = false;
+  for (const int code : {0, 255}) {
+    const std::vector<uint8_t> codes(inputs, static_cast<uint8_t>(code));
+    std::vector<uint8_t> memory(8 * plane_stride(1, inputs));
+    const Planes planes{memory.data(), plane_stride(1, inputs), 1, inputs};
+    pack_planes(codes.data(), inputs, 1, inputs, 8, 0, memory.data(), planes.plane);
+    for (int bits = 1; bits <= 8; ++bits) {
+      float y = 0;
+      finish.shift = bits - 8;
+      set.kernels->matvec(planes, {bits, nullptr}, finish, {x.data(), inputs, &y, 1, nullptr, 0, nullptr, 1, 0, 1});
+      const int64_t integer = (code >> (8 - bits)) - (1 << (bits - 1));
+      check(y == static_cast<float>(integer * 255 * inputs), "the longest sum", set.name, 1, inputs, bits);
+    }
+  }
+}
+
 void test_packing(const Case& c) {
   bool good = true;
   for (int o = 0; o < c.columns; ++o) {
@@ -286,18 +317,23 @@ void test_packing(const Case& c) {
   std::fill(again.memory.begin(), again.memory.end(), 0);
   std::vector<uint8_t> signed_codes = c.codes;  // two's complement, 2^(bits-1) below
   for (auto& v : signed_codes) v = static_cast<uint8_t>(v - (1 << (c.stored - 1)));
-  pack_planes(signed_codes.data(), c.inputs, c.columns, c.inputs, c.stored, 1 << (c.stored - 1), again.memory.data(), c.planes.plane);
+  pack_planes(signed_codes.data(), c.inputs, c.columns, c.inputs, c.stored, 1 << (c.stored - 1), again.memory.data(),
+              c.planes.plane);
   const int64_t bytes = (c.stored - 1) * c.planes.plane + plane_bytes(c.columns, c.inputs);
-  check(std::equal(c.memory.begin(), c.memory.begin() + bytes, again.memory.begin()), "pack_planes, shifted", "the packer", c.columns, c.inputs, c.stored);
+  good = std::equal(c.memory.begin(), c.memory.begin() + bytes, again.memory.begin());
+  check(good, "pack_planes, shifted", "the packer", c.columns, c.inputs, c.stored);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  const long cases = argc > 1 ? std::atol(argv[1]) : 260000;
+  const long cases = argc > 1 ? std::atol(argv[1]) : 600000;
   source.seed(argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1);
   const auto every = sets();
-  for (const auto& set : every) test_planes_read(set);
+  for (const auto& set : every) {
+    test_planes_read(set);
+    test_longest(set);
+  }
   for (long n = 0; checks < cases; ++n) {
     const bool large = n % 500 == 0;
     const Case c(large ? pick(1, 70) : pick(1, 20), large ? pick(1, 1100) : pick(1, 70), pick(1, 8));

@@ -50,7 +50,7 @@ float tricky(float step) {
 }
 
 void codes_case() {
-  const int channels = roll(1, 40), pixels = roll(1, 70), n = channels * pixels;
+  const int channels = roll(0, 3) ? roll(1, 40) : 3, pixels = roll(0, 9) ? roll(1, 70) : roll(250, 400), n = channels * pixels;
   const bool many = roll(0, 1) == 0;
   std::vector<float> steps(many ? channels : 1), x(n);
   for (float& s : steps) s = roll(0, 2) ? real(1e-3f, 2) : std::ldexp(1.0f, roll(-90, 20));

@@ -124,7 +124,7 @@ void test_product(const Kernels& k) {
 void test_softmax(const Kernels& k) {
   for (int round = 0; round < 600; ++round) {
     const int rows = between(1, 5), width = between(1, 70), wide = width + between(0, 3);
-    std::vector<float> x = reals(rows * wide, between(0, 1) ? 3 : 40), mask = reals(rows * width, 2), row(width + 32);
+    std::vector<float> x = reals(rows * wide, between(0, 1) ? 3 : 40), mask = reals(rows * width, 2), row(4 * (width + 32));
     if (between(0, 3) == 0) x[between(0, rows * wide - 1)] = -INFINITY;
     if (between(0, 9) == 0) x[between(0, rows * wide - 1)] = NAN;
     const bool masked = between(0, 1), every = between(0, 1), logarithm = between(0, 1), codes = !logarithm && between(0, 1);
@@ -136,7 +136,7 @@ void test_softmax(const Kernels& k) {
     c.factor = 0.25f;
     c.logarithm = logarithm;
     if (codes) c.y = bytes.data(), c.leave = {true, 255.0f, 3, 255};
-    c.row = row.data();
+    c.desk = row.data();
     k.sequence.softmax(c);
     for (int r = 0; r < rows; ++r) {
       std::vector<double> v(width);
@@ -169,7 +169,7 @@ void test_norm(const Kernels& k) {
     const std::vector<float> x = reals(rows * width, 2), other = reals(rows * width, 1), scale = reals(width, 1), shift = reals(width, 1);
     std::vector<uint8_t> codes(rows * width + 64), bytes(rows * width + 1, 77);
     for (uint8_t& c : codes) c = uint8_t(between(0, 255));
-    std::vector<float> y(rows * width + 1, 77), row(width + 32), mean(rows), inverse(rows);
+    std::vector<float> y(rows * width + 1, 77), row(4 * (width + 32)), mean(rows), inverse(rows);
     const bool added = between(0, 1), coded = between(0, 1), root = between(0, 1), out = between(0, 1);
     NormCall c{.x = x.data(), .y = y.data(), .rows = rows, .width = width, .stride = width};
     if (added) c.other = other.data();
@@ -178,7 +178,7 @@ void test_norm(const Kernels& k) {
     c.root_mean_square = root;
     c.mean = mean.data(), c.inverse = inverse.data();
     if (out) c.y = bytes.data(), c.leave = {true, 20.0f, 120, 255};
-    c.row = row.data();
+    c.desk = row.data();
     k.sequence.norm(c);
     for (int r = 0; r < rows; ++r) {
       std::vector<double> v(width);

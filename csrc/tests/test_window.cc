@@ -47,7 +47,7 @@ void depthwise_case(const DepthwiseCase& c) {
   const int zero = roll(0, 255), x_zero = roll(0, 255);
   for (int i = 0; i < n; i++) {
     bias[i] = roll(-30000, 30000);
-    scale[i] = std::ldexp(static_cast<float>(roll(1000, 9999)), -roll(18, 26));
+    scale[i] = std::ldexp(static_cast<float>(roll(1000, 9999)), extreme ? roll(-26, 16) : -roll(18, 26));
     low[i] = static_cast<float>(c.reals ? roll(-90, -1) : roll(0, 9) ? -zero : roll(-zero, 0));
     high[i] = static_cast<float>(c.reals ? roll(0, 90) : roll(0, 9) ? 255 - zero : roll(0, 255 - zero));
   }

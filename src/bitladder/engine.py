@@ -137,7 +137,7 @@ class Engine:
         feeds = {v.name: env[v.name] for v in piece.graph.inputs}
         if piece.reason:
             return self._on_reference(piece, feeds, bits, times)
-        arrays = [np.ascontiguousarray(a) for a in feeds.values()]
+        arrays = [np.require(a, requirements="C") for a in feeds.values()]
         rung = self._rung(piece, arrays, bits)
         outputs = [np.empty(shape, dtype) for shape, dtype in rung.prepare([a.shape for a in arrays])]
         if times is None:

@@ -236,7 +236,7 @@ def looked_up(node: Node, x: Encoding, y: Encoding) -> np.ndarray:
     with np.errstate(all="ignore"):
         made = np.asarray(OPS[node.op](reals, **node.attrs)).astype(np.float32)
     if node.clip is not None:
-        made = made.clip(*node.clip)
+        made = np.clip(made, *node.clip)
     codes = y.encode(np.nan_to_num(made, nan=-np.inf, posinf=np.inf, neginf=-np.inf))
     return codes.astype(np.float32)
 
