@@ -118,7 +118,7 @@ def fallen_back(model: Model) -> list[str]:
     """A line about the nodes that our core has no kernel for."""
     if native.core is None:
         return [f"no native core, everything runs on the reference: {native.why}"]
-    nodes = [n.name for piece in model.engine.pieces() if piece.reason for n in piece.graph.nodes]
+    nodes = list(model.engine.reasons())
     return [f"on the reference, without a kernel (bitladder doctor says why): {shortened(nodes)}"] if nodes else []
 
 
