@@ -12,7 +12,7 @@ import pytest
 from networks import convnet, images, onnx_net
 
 import bitladder as bl
-from bitladder import dial
+from bitladder import dial, native
 from bitladder.assign import score
 from bitladder.cli import COMMANDS, arrays, commands, main, terminal
 
@@ -64,6 +64,22 @@ def test_show_prints_a_row_per_weight_and_ends_in_json(here, capsys):
     assert facts["prefix_bytes"]["8"] == facts["file_bytes"] == os.path.getsize("net.ladder")
     assert facts["labels"] == list("abcde")
     assert facts["widths"] == [int(b) for b in facts["prefix_bytes"]]
+
+
+def test_show_says_who_computes(here, capsys, monkeypatch):
+    """How many nodes the core takes, and why the reference has the others; or that there is no core."""
+    if native.core is not None:
+        monkeypatch.setattr(native.core, "unsupported", lambda data: [("h2", "operator odd has no kernel")])
+        assert main(["show", "net.ladder", "--json"]) == 0
+        out, _ = said(capsys)
+        assert f"the native core ({native.isa()}) runs 4 of 5 nodes" in out
+        assert "on the reference: h2: operator odd has no kernel" in out
+        assert json.loads(out[-1])["on_the_reference"] == {"h2": "operator odd has no kernel"}
+        assert [line.split()[-1] for line in out if line.startswith(("w1", "w2", "w3"))] == ["native", "reference", "native"]
+    monkeypatch.setattr(native, "core", None)
+    monkeypatch.setattr(native, "why", "it was not built")
+    assert main(["show", "net.ladder"]) == 0
+    assert "no native core, so all 5 nodes run on the reference: it was not built" in said(capsys)[0]
 
 
 @pytest.mark.parametrize(("bits", "width"), [("auto", {"w1": 3}), ("8", 8), ("2", 2)])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from networks import convnet, images, onnx_net
 
-from bitladder import timing
+from bitladder import native, timing
 from bitladder.cli import main, speed
 from bitladder.model import Model
 
@@ -29,34 +29,75 @@ def told(capsys):
     return json.loads(out.splitlines()[-1]), out
 
 
+def names(facts):
+    """What was timed, in order."""
+    return list(facts["times"])
+
+
 def test_a_file_is_timed_alone(here, capsys):
     """At the width asked for, on so many threads, with random inputs."""
-    assert main(["bench", "net.ladder", "--bits", "2", "--threads", "1", "--json"]) == 0
+    assert main(["bench", "net.ladder", "--bits", "2", "--threads", "2", "--json"]) == 0
     facts, out = told(capsys)
-    assert facts["threads"] == 1
-    assert [row["runtime"] for row in facts["rows"]] == ["bitladder"]
-    assert 0 < facts["rows"][0]["best"] <= facts["rows"][0]["milliseconds"]
-    assert "1 threads" not in out
+    assert facts["threads"] == 2
+    assert names(facts) == ["bitladder"]
+    assert 0 < facts["times"]["bitladder"]["best"] <= facts["times"]["bitladder"]["median"] == facts["rows"][0]["ours"]
+    assert facts["rows"][0]["peer"] is None
+    assert "2 threads" in out
     assert "2.19 bits on average" in out  # the last layer is int4
+
+
+def test_a_file_is_timed_at_its_widths(here, capsys):
+    """The plan's first, then every width that differs, on one thread."""
+    Model(convnet(meta={"default_bits": {"w1": 3}})).save("net.ladder")
+    assert main(["bench", "net.ladder", "--json"]) == 0
+    facts, out = told(capsys)
+    assert names(facts) == ["bitladder", *(f"bitladder, {b} bits" for b in range(8, 1, -1)), "bitladder, 1 bit"]
+    assert (facts["threads"], facts["batch"]) == (1, 1)
+    assert "1 thread," in out
 
 
 @pytest.mark.parametrize(("data", "bits"), [([], []), (["--data", "x.npz"], ["--bits", "4"])])
 def test_a_network_is_timed_beside_a_peer(data, bits, here, capsys):
-    """Quantized to be timed; the peer runs the same integers and the float network."""
+    """Quantized to be timed; the peer runs the same integers and the float network. Rows are those of the benchmarks."""
     pytest.importorskip("onnxruntime")
-    assert main(["bench", "net.onnx", *data, *bits, "--against", "onnxruntime", "--threads", "1", "--json"]) == 0
+    assert main(["bench", "net.onnx", *data, *bits, "--against", "onnxruntime", "--json"]) == 0
     facts, _ = told(capsys)
-    assert [row["runtime"] for row in facts["rows"]] == ["bitladder", "onnxruntime", "onnxruntime, float"]
-    for row in facts["rows"][1:]:
-        low, high = row["interval"]
-        assert 0 < low <= row["ratio"] <= high
+    assert names(facts) == ["bitladder", "onnxruntime", "onnxruntime, float"]
+    assert [row["peer_name"] for row in facts["rows"]] == ["onnxruntime", "onnxruntime, float"]
+    for row in facts["rows"]:
+        assert set(row) == {"what", "ours", "peer", "peer_name", "ratio", "spread"}
+        assert row["ratio"] == pytest.approx(row["ours"] / row["peer"])
+        assert row["spread"] >= 0
 
 
 def test_openvino_too(here, capsys):
     """Where it is installed."""
     pytest.importorskip("openvino")
-    assert main(["bench", "net.ladder", "--against", "openvino", "--threads", "1", "--json"]) == 0
-    assert [row["runtime"] for row in told(capsys)[0]["rows"]] == ["bitladder", "openvino"]
+    assert main(["bench", "net.ladder", "--against", "openvino", "--bits", "4", "--json"]) == 0
+    assert names(told(capsys)[0]) == ["bitladder", "openvino"]
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_layers_that_a_peer_computes_in_float_are_named(name, here, capsys):
+    """Mid-rise codes of 8 bits are no int8, so the layer runs in float there; at 4 bits it does not."""
+    pytest.importorskip(name)
+    assert main(["bench", "net.ladder", "--bits", "8", "--against", name, "--json"]) == 0
+    facts, out = told(capsys)
+    (note,) = [n for n in facts["notes"] if n.startswith(f"{name} computes in float: ")]
+    assert note in out
+    if name == "onnxruntime":
+        assert "h1" in note
+        assert main(["bench", "net.ladder", "--bits", "4", "--against", name, "--json"]) == 0
+        assert not [n for n in told(capsys)[0]["notes"] if "h1" in n]
+
+
+@pytest.mark.skipif(native.core is None, reason=f"there is no native core: {native.why}")
+def test_nodes_without_a_kernel_are_named(here, capsys, monkeypatch):
+    """Ours that ran on the reference."""
+    monkeypatch.setattr(native.core, "unsupported", lambda data: [("h2", "operator odd has no kernel")])
+    assert main(["bench", "net.ladder", "--bits", "8", "--json"]) == 0
+    facts, _ = told(capsys)
+    assert facts["notes"] == ["on the reference, without a kernel (bitladder doctor says why): h2"]
 
 
 def test_what_is_timed_is_what_was_asked_for(here, monkeypatch):
@@ -73,6 +114,9 @@ def test_what_is_timed_is_what_was_asked_for(here, monkeypatch):
     assert main(["bench", "net.ladder", "--data", "two.npz", "--bits", "4", "--threads", "2", "--quiet"]) == 0
     assert (seen["outputs"]["bitladder"] == Model(convnet()).at(4)(data[:1])).all()
     assert seen["how"] == {"pause": speed.PAUSE}
+    assert main(["bench", "net.ladder", "--data", "two.npz", "--batch", "2", "--quiet"]) == 0
+    assert (seen["outputs"]["bitladder, 2 bits"] == Model(convnet()).at(2)(data[:2])).all()
+    assert seen["how"] == {"pause": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -100,15 +144,3 @@ def test_a_peer_that_is_not_installed_is_named(here, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     assert main(["bench", "net.ladder", "--against", "openvino"]) == 1
     assert "needs openvino, which is not installed; run: pip install 'bitladder[bench]'" in capsys.readouterr().err
-
-
-def test_inputs_of_unknown_size_are_asked_for():
-    """One line that names the input; integers are zeros, the batch is one."""
-    from bitladder.ir.graph import Value
-
-    made = speed.random([Value("x", "float32", ("n", 3)), Value("ids", "int64", (2, 4))], 1)
-    assert made["x"].shape == (1, 3)
-    assert (made["ids"] == 0).all()
-    for shape in (None, ("n", "tokens")):
-        with pytest.raises(ValueError, match=r"input 'x' has shape .* give an array with --data"):
-            speed.random([Value("x", "float32", shape)], 1)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import bitladder
+from bitladder import native
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -55,7 +56,7 @@ def test_code_runs(page, tmp_path):
     run(["page.py"], tmp_path)
     for line in "".join(blocks(page, "bash")).splitlines():
         command, *words = shlex.split(line, comments=True) or [""]
-        if command == "bitladder":
+        if command == "bitladder" and (words[0] != "doctor" or native.core):  # for which a missing core is a finding
             assert "wrote" in run(["-m", "bitladder", *words], tmp_path) or words[0] in TELLING
 
 

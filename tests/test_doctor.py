@@ -55,10 +55,13 @@ def test_the_limit_of_a_fused_clip_is_no_saturation(tmp_path):
     _, under = patient(tmp_path, convnet(), {"image": X})
     node = under.graph.nodes[1]
     codes = np.array([[[[127.0, 127.0, 3.0]]]], np.float32)
-    tight, wide = fixed_points(8, 4), fixed_points(8, 3)
-    assert values.at_the_ends(finding_coded(codes, wide), node) == pytest.approx(2 / 3)
-    assert values.at_the_ends(finding_coded(codes, fixed_points(8, 5)), node) == 0  # 127 / 32 is below 6
-    assert values.at_the_ends(finding_coded(codes, tight), None) == pytest.approx(2 / 3)
+    sixths = Encoding(bl.Int(8, per="tensor"), {"scale": np.float32(6 / 127).reshape(()), "zero_point": np.float32(0)})
+    assert values.at_the_ends(finding_coded(codes, sixths), node) == 0  # the highest code is 6
+    assert values.at_the_ends(finding_coded(codes, sixths), None) == pytest.approx(2 / 3)
+    assert values.at_the_ends(finding_coded(codes, fixed_points(8, 4)), node) == pytest.approx(
+        2 / 3
+    )  # 7.9 should not come out of it
+    assert values.at_the_ends(finding_coded(codes, fixed_points(8, 5)), node) == pytest.approx(2 / 3)  # 127 / 32 is below 6
 
 
 def finding_coded(codes, encoding):

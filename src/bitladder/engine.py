@@ -81,6 +81,10 @@ class Engine:
                 self._pieces = self._cut()
             return self._pieces
 
+    def reasons(self) -> dict[str, str]:
+        """For each node that runs on the reference, why; as far as it is known, which a run may add to."""
+        return {n.name: self.foreign.get(n.name, p.reason) for p in self.pieces() if p.reason for n in p.graph.nodes}
+
     @property
     def weight_bytes(self) -> int:
         """Memory of weights in the core, as far as they are loaded."""

@@ -157,8 +157,16 @@ COMMANDS: dict[str, tuple[str, list[tuple[tuple[str, ...], dict]]]] = {
             (("net",), {"metavar": "FILE|NET", "help": "a .ladder file, or a network that is quantized as int8 to be timed"}),
             (("--weights",), {"metavar": "FILE.safetensors", "help": "weights of a torch module"}),
             (("--data",), {"metavar": "X.npz", "help": "inputs; random ones by default"}),
-            (("--threads",), {"type": positive, "metavar": "N", "help": "of every runtime (default: all cores)"}),
-            (("--bits",), {"type": widths, "default": "auto", "help": "run at this width; a NET is then nested8"}),
+            (("--threads",), {"type": positive, "metavar": "N", "default": 1, "help": "of every runtime (default: 1)"}),
+            (("--batch",), {"type": positive, "metavar": "N", "default": 1, "help": "samples at a time (default: 1)"}),
+            (
+                ("--bits",),
+                {
+                    "type": widths,
+                    "default": "auto",
+                    "help": "at this width, and a NET is then nested8 (default: the file's widths)",
+                },
+            ),
             (("--against",), {"metavar": "NAMES", "help": "onnxruntime, openvino, or both with a comma"}),
             JSON,
             QUIET,

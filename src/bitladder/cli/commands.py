@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from bitladder import disk, file
+from bitladder import disk, file, native
 from bitladder.assign.score import Score, accuracy, check_classes, class_like, first_output, likeness, runner
 from bitladder.cli import arrays
 from bitladder.cli.network import network
@@ -51,6 +51,7 @@ WORDS: dict[str, tuple[type | tuple[type, ...], Any]] = {
     "seed": (int, 0),
 }
 MAX_DROP = 0.01
+TOLD = 5  # nodes without a kernel that are listed
 
 
 # -------------------------------------------------------------------------------------------------------- quantize
@@ -210,10 +211,12 @@ def show(args: Namespace, terminal: Terminal) -> Outcome:
         name: 8 * stored[name] / max(c.codes.size, 1) for name, c in model.graph.constants.items() if isinstance(c, QTensor)
     }
     rows = model.rows()
-    cells = [(r.name, r.op, r.shape, r.format, r.bits, coded.get(r.name), r.nbytes, r.runs) for r in rows]
+    reasons = model.engine.reasons()
+    by = {name: "reference" if node.name in reasons else "native" for name, node in model.graph.weights()}
+    cells = [(r.name, r.op, r.shape, r.format, r.bits, coded.get(r.name), r.nbytes, r.runs, by[r.name]) for r in rows]
     whole = os.path.getsize(args.file)
-    total = ("total", "", "", "", model.average_bits, None, model.nbytes, f"file {whole:,}")
-    text = table(("weight", "operator", "shape", "format", "bits", "coded", "bytes", "runs in"), cells, total)
+    total = ("total", "", "", "", model.average_bits, None, model.nbytes, f"file {whole:,}", "")
+    text = table(("weight", "operator", "shape", "format", "bits", "coded", "bytes", "runs in", "by"), cells, total)
     reach = {bits: prefixes[bits] for bits in model.widths}
     sums = [r.sums for r in rows if r.sums is not None]
     lines = [f"inputs: {', '.join(f'{v.name} {v.dtype} {shape_text(v.shape)}' for v in model.graph.inputs)}"]
@@ -223,9 +226,12 @@ def show(args: Namespace, terminal: Terminal) -> Outcome:
     if sums:
         safe = "so 32-bit accumulators cannot overflow" if max(sums) <= 32 else "more than 32-bit accumulators hold"
         lines.append(f"sums of {len(sums)} integer layers need at most {max(sums)} bits, {safe}")
-    lines += [*measured(model.graph.meta.get("result", {})), *by_default(model)]
+    lines += [*kernels(reasons, len(model.graph.nodes)), *measured(model.graph.meta.get("result", {})), *by_default(model)]
     facts = {
         **summary(model),
+        "instruction_set": native.isa(),
+        "nodes": len(model.graph.nodes),
+        "on_the_reference": reasons,
         "coded_bits": coded,
         "file_bytes": whole,
         "prefix_bytes": reach,
@@ -236,6 +242,14 @@ def show(args: Namespace, terminal: Terminal) -> Outcome:
         "result": model.graph.meta.get("result"),
     }
     return Outcome(text, None, lines, facts)
+
+
+def kernels(reasons: Mapping[str, str], nodes: int) -> list[str]:
+    """Who computes: how many nodes have a kernel, and why the others have none."""
+    if native.core is None:
+        return [f"no native core, so all {nodes} nodes run on the reference: {native.why}"]
+    lines = [f"the native core ({native.isa()}) runs {nodes - len(reasons)} of {nodes} nodes"]
+    return [*lines, *(f"on the reference: {name}: {why}" for name, why in list(reasons.items())[:TOLD])]
 
 
 def shape_text(shape: tuple[int | str, ...] | None) -> str:

@@ -49,7 +49,7 @@ def fallback(patient: Patient) -> list[Finding]:
         return []
     pieces = [p for p in patient.model.engine.pieces() if p.reason]
     times = [s.milliseconds for s in patient.steps if s.kernel == "reference"]
-    foreign = {n.name: patient.model.engine.foreign.get(n.name, p.reason) for p in pieces for n in p.graph.nodes}
+    foreign = patient.model.engine.reasons()
     spent = {n.name: ms / len(p.graph.nodes) for p, ms in zip(pieces, times, strict=True) for n in p.graph.nodes}
     fix = "replace the operator in the network, or report it: the reference is right and slow"
     found = []

@@ -53,7 +53,8 @@ def natural(value: Coded, end: float, node: Node | None) -> bool:
     if float(encoding.integers(codes).reshape(-1)[0]) == 0:
         return True
     limits = [] if node is None or node.clip is None else [x for x in node.clip if x is not None]
-    return any(float(encoding.encode(np.full(codes.shape, x, np.float32)).reshape(-1)[0]) == end for x in limits)
+    reached, step = float(encoding.decode(codes).reshape(-1)[0]), float(encoding.step(()).reshape(-1)[0])
+    return any(abs(reached - x) <= step for x in limits)
 
 
 def flat(encoding: Encoding) -> Encoding:
