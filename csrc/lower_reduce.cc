@@ -212,7 +212,7 @@ bool lower_running(Lowering& lower, const Node& node) {
         T so_far = sums ? 0 : 1;
         for (int64_t k = 0; k < n; ++k) {
           const int64_t at = (o * n + (reverse ? n - 1 - k : k)) * inner + i;
-          const T x = from[at], next = sums ? so_far + x : so_far * x;
+          const T next = sums ? so_far + from[at] : so_far * from[at];
           to[at] = exclusive ? so_far : next;
           so_far = next;
         }

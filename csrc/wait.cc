@@ -10,9 +10,10 @@ bool bare(const Lowering& lower, const Node& node) {
   return node.outputs.size() == 1 && !node.low && !node.high && lower.graph().encoding(node.outputs[0]) == nullptr;
 }
 
-bool is_scalar(const Lowering& lower, const Node& node, size_t slot) {
+// A single number that leaves a value of `rank` axes in its shape.
+bool is_scalar(const Lowering& lower, const Node& node, size_t slot, int64_t rank) {
   const Array* a = lower.constant(node, slot);
-  return a != nullptr && a->type == Type::f32 && elements(a->shape) == 1;
+  return a != nullptr && a->type == Type::f32 && elements(a->shape) == 1 && static_cast<int64_t>(a->shape.size()) <= rank;
 }
 
 Shape order_of(const Node& transpose, size_t rank) {
@@ -51,7 +52,7 @@ bool feeds_softmax(const Lowering& lower, const Node& product) {
     const size_t slot = reader->inputs[0] == name ? 0 : 1;
     if (reader->op == "add" && !masked) {
       masked = true;
-    } else if (!(!masked && is_scalar(lower, *reader, 1 - slot) && (reader->op == "mul" || (reader->op == "div" && slot == 0)))) {
+    } else if (!(!masked && is_scalar(lower, *reader, 1 - slot, rank) && (reader->op == "mul" || (reader->op == "div" && slot == 0)))) {
       return false;
     }
     at = reader;

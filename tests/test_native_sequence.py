@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import bitladder as bl
 from bitladder import native
 from bitladder.engine import Engine
 from bitladder.formats import Encoding, Int, QTensor, fit, parse
@@ -118,7 +119,8 @@ def test_shapes_are_computed_beforehand():
     ]
     constants = {"one": np.array(1), "two": np.array(2), "axis": ints(0), "zero": ints(0), "rest": ints(-1)}
     compare(graph_of(nodes, feeds, constants), feeds)
-    compare(graph_of([*nodes[:2], Node("range", ("start", "n", "step"), ("y",))], feeds, {**constants, "start": np.array(0), "step": np.array(1)}), feeds)
+    constants = {**constants, "start": np.array(0), "step": np.array(1)}
+    compare(graph_of([*nodes[:2], Node("range", ("start", "n", "step"), ("y",))], feeds, constants), feeds)
 
 
 def test_numbers_out_of_range_are_refused():
@@ -335,3 +337,61 @@ def test_recurrence(op, text):
         graph = graph_of([Node(op, tuple(slots), outputs, attrs)], feeds, constants, {}, outputs)
         for bits in (None, 3) if text == "nested8" else (None,):
             compare(graph, feeds, bits=bits, threads=1 + seed % 2)
+
+
+def transformer(torch, width=32, heads=4):
+    """A small encoder in torch, with what exporters make of shapes, masks and positions."""
+    nn = torch.nn
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q, self.k, self.v, self.o = (nn.Linear(width, width) for _ in range(4))
+            self.n1, self.n2 = nn.LayerNorm(width), nn.LayerNorm(width)
+            self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+        def forward(self, x, bias):
+            split = lambda a: a.view(*x.shape[:2], heads, -1).transpose(1, 2)
+            q, k, v = split(self.q(x)), split(self.k(x)), split(self.v(x))
+            scores = q @ k.transpose(-1, -2) / (width // heads) ** 0.5 + bias
+            x = self.n1(x + self.o((scores.softmax(-1) @ v).transpose(1, 2).reshape(x.shape)))
+            return self.n2(x + self.down(nn.functional.gelu(self.up(x))))
+
+    class Encoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.places, self.norm = nn.Embedding(50, width), nn.Embedding(16, width), nn.LayerNorm(width)
+            self.first, self.second = Block(), Block()
+
+        def forward(self, ids, mask):
+            x = self.norm(self.words(ids) + self.places(torch.arange(ids.shape[1])))
+            bias = (1 - mask[:, None, None, :].float()) * -1e4
+            x = self.second(self.first(x, bias), bias)
+            return (x * mask[:, :, None].float()).sum(1) / mask.sum(1, keepdim=True)
+
+    torch.manual_seed(0)
+    return Encoder().eval()
+
+
+@pytest.mark.parametrize("plan", ["int8", "nested8", "fixed8"])
+def test_a_transformer_runs_in_fused_steps(plan):
+    """A quantized encoder: one piece, attention and residuals fused, near the reference, the same on every thread count."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(13)
+    feeds = {"ids": rng.integers(0, 50, (4, 12)), "mask": np.ones((4, 12), np.int64)}
+    feeds["mask"][1, 7:] = 0
+    graph = bl.quantize(transformer(torch), [feeds], plan=plan, effort="fast").graph
+    want = run(graph, feeds)
+    results = {}
+    for isa in ISAS:
+        for threads in (1, 3):
+            engine = Engine(graph, threads=threads, isa=isa)
+            got = engine.run(feeds)
+            assert [p.reason for p in engine.pieces()] == [""], engine.foreign
+            kernels = [s.kernel for s in engine.profile(feeds)]
+            assert kernels.count("product + softmax") == 2, kernels
+            assert kernels.count("add + norm") == 4, kernels  # places are broadcast over the batch
+            for name, y in want.items():
+                assert np.max(np.abs(got[name] - y)) < 0.05 * np.max(np.abs(y)), (isa, name)
+                results.setdefault(isa, got[name])
+                assert np.array_equal(results[isa], got[name]), (isa, threads)

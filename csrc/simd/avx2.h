@@ -70,7 +70,7 @@ static inline Quad splat_quad(const uint8_t* p) {
   return {_mm256_and_si256(x, _mm256_set1_epi16(0xff)), _mm256_srli_epi16(x, 8)};
 }
 static inline I32 dot(I32 acc, Quad x, Weights w) {
-  return add(add(acc, _mm256_madd_epi16(x.even, w.even)), _mm256_madd_epi16(x.odd, w.odd));
+  return add(acc, add(_mm256_madd_epi16(x.even, w.even), _mm256_madd_epi16(x.odd, w.odd)));
 }
 
 template <int N>

@@ -1,5 +1,5 @@
 // Dense kernels of every instruction set against the literal sum and the literal finish: equal in every byte, also in
-// those that must not be touched. Arguments: number of cases for each set (70000), a seed (1).
+// those that must not be touched. Arguments: number of cases for each set, a seed (1).
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -14,6 +14,12 @@
 using namespace bl;
 
 namespace {
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr int usual_cases = 7000;
+#else
+constexpr int usual_cases = 70000;
+#endif
 
 std::mt19937 generator;
 
@@ -246,7 +252,7 @@ int check(const Kernels& kernels, int cases) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const int cases = argc > 1 ? std::atoi(argv[1]) : 70000;
+  const int cases = argc > 1 ? std::atoi(argv[1]) : usual_cases;
   int failures = 0;
   for (const Kernels* const* kernels = available_kernels(); *kernels; ++kernels) {
     generator.seed(argc > 2 ? static_cast<unsigned>(std::atoi(argv[2])) : 1u);
