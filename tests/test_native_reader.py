@@ -38,7 +38,8 @@ def dump(tmp_path_factory):
         if compiler is None or not CSRC.is_dir():
             pytest.skip("no C++ compiler")
         program = tmp_path_factory.mktemp("native") / "dump_file"
-        subprocess.run([compiler, "-std=c++20", f"-I{CSRC}", *READER, CSRC / "tests" / "dump_file.cc", "-o", program], check=True)
+        sources = [*READER, CSRC / "tests" / "dump_file.cc"]
+        subprocess.run([compiler, "-std=c++20", f"-I{CSRC}", *sources, "-o", program], check=True)
 
     def read_all(records):
         """For every (file, bits): status, needed bytes, and the lines of the graph or of the error."""
