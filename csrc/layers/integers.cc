@@ -63,16 +63,19 @@ std::string align(const Codes& w, const Coding& x, size_t out_axis, int groups, 
   const int64_t n = elements(shape), columns = shape[out_axis];
   out.values.resize(static_cast<size_t>(n));
   Shape index(shape.size(), 0);
-  const bool zeros_vary = zero != nullptr && elements(zero->shape) > 1;
-  for (int64_t i = 0; i < n; ++i, advance(index, shape)) {
-    int64_t z = 0;
-    if (zero != nullptr) {
+  const int64_t zeros = zero != nullptr ? elements(zero->shape) : 0;
+  const bool zeros_vary = std::any_of(zero != nullptr ? zero->as<float>() : nullptr, zero != nullptr ? zero->as<float>() + zeros : nullptr,
+                                      [&](float z) { return z != zero->as<float>()[0]; });
+  if (!zeros_vary) {
+    const int64_t z = zero != nullptr ? static_cast<int64_t>(zero->as<float>()[0]) : 0;
+    for (int64_t i = 0; i < n; ++i) out.values[static_cast<size_t>(i)] = static_cast<int32_t>(w.code(i) - z);
+  } else {
+    for (int64_t i = 0; i < n; ++i, advance(index, shape)) {
       int64_t at = 0;
-      if (zeros_vary)
-        for (size_t a = 0; a < index.size(); ++a) at += steps.strides[a] * index[a];
-      z = static_cast<int64_t>(zero->as<float>()[at]);
+      for (size_t a = 0; a < index.size(); ++a) at += steps.strides[a] * index[a];
+      out.values[static_cast<size_t>(i)] = static_cast<int32_t>(w.code(i) - static_cast<int64_t>(zero->as<float>()[at]));
     }
-    out.values[static_cast<size_t>(i)] = static_cast<int32_t>(w.code(i) - z);
+    std::fill(index.begin(), index.end(), 0);
   }
   const int64_t repeats = transposed ? groups : 1;
   out.unit.assign(static_cast<size_t>(columns * repeats), 0.0f);

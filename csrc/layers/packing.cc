@@ -19,18 +19,21 @@ int64_t weight_at(const Layer& l, const Part& p, const Shape& w, int column, int
   return ((p.column + column) * w[1] + channel) * plane + place;
 }
 
-// Calls put(column, input in quads order, position in the tensor) for every weight of a part.
+// Calls put(column, input in quads order, position in the tensor) for every weight of a part, a panel at a time so that what
+// is read next is in the cache.
 template <class Put>
 void each_weight(const Layer& l, const Part& p, const Shape& w, int unit, Put put) {
-  int64_t base = 0;
-  for (const Stretch& s : p.stretches) {
-    for (int pixel = 0; pixel < s.pixels; ++pixel)
-      for (int c = 0; c < p.in_channels; ++c)
-        for (int o = 0; o < p.columns; ++o)
-          put(o, base + static_cast<int64_t>(pixel) * p.in_channels + c,
-              weight_at(l, p, w, o, c, s.ky, s.kx + pixel * s.kx_step));
-    const int64_t count = static_cast<int64_t>(s.pixels) * p.in_channels;
-    base += (count + unit - 1) / unit * unit;
+  for (int first = 0; first < p.columns; first += panel_columns) {
+    const int end = std::min(first + panel_columns, p.columns);
+    int64_t base = 0;
+    for (const Stretch& s : p.stretches) {
+      for (int pixel = 0; pixel < s.pixels; ++pixel)
+        for (int c = 0; c < p.in_channels; ++c)
+          for (int o = first; o < end; ++o)
+            put(o, base + static_cast<int64_t>(pixel) * p.in_channels + c, weight_at(l, p, w, o, c, s.ky, s.kx + pixel * s.kx_step));
+      const int64_t count = static_cast<int64_t>(s.pixels) * p.in_channels;
+      base += (count + unit - 1) / unit * unit;
+    }
   }
 }
 
@@ -231,17 +234,18 @@ Problem pack_layer(const Graph& graph, Layer& l, bool as_planes) {
   } else {
     auto block = std::make_shared<Block>(all_panels(l));
     if (!block->there()) return no_memory(l);
-    for (const Part& p : l.parts) {
-      uint8_t* out = block->data() + p.data;
-      each_weight(l, p, w.shape, 4, [&](int o, int64_t input, int64_t at) { out[panel_at(p, o, input, 4)] = byte_of(at); });
-    }
-    l.bytes = std::move(block);
+    l.bytes = block;
   }
-  for (const Part& p : l.parts)
-    each_weight(l, p, w.shape, 4, [&](int o, int64_t, int64_t at) {
-      for (int b = l.scheme == Layer::plain ? 1 : l.least; b <= widths; ++b)
-        l.weight_sums[static_cast<size_t>(b - 1)][static_cast<size_t>(p.first + o)] += multiplies(l, byte_of(at), b);
+  const int narrowest = l.scheme == Layer::plain ? 1 : l.least;
+  for (const Part& p : l.parts) {
+    uint8_t* out = l.planes || l.kind == Layer::depthwise ? nullptr : l.bytes->data() + p.data;
+    each_weight(l, p, w.shape, 4, [&](int o, int64_t input, int64_t at) {
+      const uint8_t byte = byte_of(at);
+      if (out != nullptr) out[panel_at(p, o, input, 4)] = byte;
+      for (int b = narrowest; b <= widths; ++b)
+        l.weight_sums[static_cast<size_t>(b - 1)][static_cast<size_t>(p.first + o)] += multiplies(l, byte, b);
     });
+  }
   return {};
 }
 
