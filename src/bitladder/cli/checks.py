@@ -13,6 +13,7 @@ from bitladder.model import load
 from bitladder.table import table
 from bitladder.verify import Row, Verdict, check
 
+NAMED = 6  # nodes in a line
 SAMPLES = 4  # enough for batches, few enough for the reference
 
 
@@ -65,18 +66,23 @@ def cell(rows: list[Row]) -> tuple[object, ...]:
 def remarks(found: Verdict) -> list[str]:
     """What a reader should know of differences that are allowed, and of what was not compared."""
     lines = []
-    if left := dict.fromkeys(r.node for r in found.rows if not r.count):
-        lines.append(f"no kernel, so on the reference itself: {', '.join(left)}")
+    if left := [r.node for r in found.rows if not r.count]:
+        lines.append(f"not compared alone, for want of a kernel or of inputs: {some(left)}")
     if off := [r for r in found.rows if r.differing and not r.wrong]:
-        nodes = ", ".join(dict.fromkeys(r.node for r in off))
-        lines.append(f"float nodes off within the tolerance, {sum(r.differing for r in off):,} numbers: {nodes}")
+        count = sum(r.differing for r in off)
+        lines.append(f"float nodes off within the tolerance, {count:,} numbers: {some(r.node for r in off)}")
     if floats := [r for r in found.onnx if r.kind == "float" and r.op != "input"]:
-        nodes = ", ".join(dict.fromkeys(r.node for r in floats))
         lines.append(
-            f"ONNX Runtime computes in float: {nodes}; {sum(r.differing for r in floats):,} of "
+            f"ONNX Runtime computes in float: {some(r.node for r in floats)}; {sum(r.differing for r in floats):,} of "
             f"{sum(r.count for r in floats):,} codes differ there, by {max(r.largest for r in floats):g} at most"
         )
     return lines
+
+
+def some(names: Iterable[str]) -> str:
+    """Each name once, and how many more there are than fit a line."""
+    each = list(dict.fromkeys(names))
+    return ", ".join(each[:NAMED]) + (f" and {len(each) - NAMED} more" if len(each) > NAMED else "")
 
 
 def verdict(found: Verdict, where: str) -> str:
