@@ -5,7 +5,6 @@ import pytest
 
 from bitladder import native
 from bitladder.engine import Engine
-from bitladder.errors import Unsupported
 from bitladder.formats import Encoding, Fixed, Int, QTensor, fit, parse
 from bitladder.ir.graph import Graph, Node, PerWidth, Value
 from bitladder.runtime.reference import run
@@ -25,7 +24,8 @@ def activation(rng, low=-3.0, high=3.0):
         scale = np.float32(max(-low, high) / 127 * rng.uniform(0.5, 1.1))
         return Encoding(Int(8, per="tensor"), {"scale": scale.reshape(()), "zero_point": np.float32(0).reshape(())})
     if kind == 2:
-        return Encoding(Int(4, per="tensor", unsigned=True), {"scale": np.float32(0.3).reshape(()), "zero_point": np.float32(7).reshape(())})
+        params = {"scale": np.float32(0.3).reshape(()), "zero_point": np.float32(7).reshape(())}
+        return Encoding(Int(4, per="tensor", unsigned=True), params)
     return Encoding(Fixed(8, per="tensor", unsigned=bool(rng.integers(2))), {"fl": np.float32(rng.integers(3, 7)).reshape(())})
 
 

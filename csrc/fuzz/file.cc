@@ -1,12 +1,12 @@
 // Whatever bytes come in, the reader gives a graph that holds together or a problem. The input is a byte of flags, then
 // sections' worth of a file: with the lowest bit of the flags set, a prelude with good lengths and checksum is put before
 // the header, so that mutations reach what lies behind the checksum.
-#include "../file.h"
+#include "file/file.h"
 
 #include <cstdlib>
 #include <string>
 
-#include "../container.h"
+#include "file/container.h"
 
 namespace {
 

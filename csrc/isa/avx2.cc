@@ -1,6 +1,6 @@
 // AVX2 with FMA: x86-64 machines since 2013.
-#include "../kernels.h"
-#include "../simd/avx2.h"
+#include "kernels.h"
+#include "simd/avx2.h"
 
 namespace bl {
 

@@ -1,6 +1,6 @@
 // AVX-512 with VNNI and VBMI.
-#include "../kernels.h"
-#include "../simd/avx512.h"
+#include "kernels.h"
+#include "simd/avx512.h"
 
 namespace bl {
 

@@ -1,6 +1,6 @@
 // NEON with dot products: Armv8.2 and later.
-#include "../kernels.h"
-#include "../simd/neon.h"
+#include "kernels.h"
+#include "simd/neon.h"
 
 namespace bl {
 

@@ -1,6 +1,6 @@
 // Plain loops, for any machine: the slow clear twin of the others.
-#include "../kernels.h"
-#include "../simd/scalar.h"
+#include "kernels.h"
+#include "simd/scalar.h"
 
 namespace bl {
 

@@ -8,7 +8,7 @@
 #include <cstring>
 #include <vector>
 
-#include "../kernels.h"
+#include "kernels.h"
 #include "peak.h"
 
 using namespace bl;

@@ -15,8 +15,8 @@
 #include <string>
 #include <vector>
 
-#include "../kernels.h"
-#include "../planes.h"
+#include "kernels.h"
+#include "layers/planes.h"
 
 using namespace bl;
 

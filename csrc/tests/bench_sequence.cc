@@ -6,7 +6,7 @@
 #include <functional>
 #include <vector>
 
-#include "../kernels.h"
+#include "kernels.h"
 
 using namespace bl;
 

@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <vector>
 
-#include "../kernels.h"
+#include "kernels.h"
 
 using namespace bl;
 

@@ -8,8 +8,8 @@
 #include <iostream>
 #include <string>
 
-#include "../container.h"
-#include "../file.h"
+#include "file/container.h"
+#include "file/file.h"
 
 namespace {
 

@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <new>
 
-#include "../kernels.h"
-#include "../network.h"
+#include "kernels.h"
+#include "run/network.h"
 
 namespace bl {
 

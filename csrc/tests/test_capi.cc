@@ -7,7 +7,7 @@
 
 #include <unistd.h>
 
-#include "../bitladder.h"
+#include "border/bitladder.h"
 #include "check.h"
 
 namespace {

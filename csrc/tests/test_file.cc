@@ -1,5 +1,5 @@
 // The reader of files, on the worked example of docs/file-format.md: read whole, cut everywhere, damaged everywhere.
-#include "../file.h"
+#include "file/file.h"
 
 #include <cmath>
 #include <cstdio>
@@ -7,8 +7,8 @@
 #include <cstring>
 #include <string>
 
-#include "../container.h"
-#include "../format.h"
+#include "file/container.h"
+#include "file/format.h"
 
 namespace {
 

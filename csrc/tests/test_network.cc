@@ -10,8 +10,8 @@
 #include <random>
 #include <thread>
 
-#include "../kernels.h"
-#include "../network.h"
+#include "kernels.h"
+#include "run/network.h"
 #include "check.h"
 
 static std::atomic<int64_t> allocations{0};

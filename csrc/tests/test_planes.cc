@@ -9,8 +9,8 @@
 #include <random>
 #include <vector>
 
-#include "../kernels.h"
-#include "../planes.h"
+#include "kernels.h"
+#include "layers/planes.h"
 
 using namespace bl;
 

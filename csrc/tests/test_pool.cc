@@ -5,7 +5,7 @@
 #include <thread>
 #include <vector>
 
-#include "../pool.h"
+#include "run/pool.h"
 #include "check.h"
 
 using bl::Pool;

@@ -4,7 +4,7 @@
 #include <random>
 #include <vector>
 
-#include "../kernels.h"
+#include "kernels.h"
 #include "check.h"
 
 using namespace bl;
