@@ -36,39 +36,41 @@ def one(found, words):
 def test_data_beyond_the_range_saturate(tmp_path):
     """Codes at both ends are wrong, with the share and the input's name; random data are not judged; a zero is no end."""
     found, _ = patient(tmp_path, convnet(), {"image": X * 40})
-    ends = one(found, "ends of their range")
+    ends = one(found, "beyond their range")
     assert ends.wrong
     assert "image" in ends.where
     assert ends.share > 0.5
     found, _ = patient(tmp_path, convnet(), {"image": X * 40}, real=False)
     assert not [f for f in found if f.about == "values"]
     small, under = patient(tmp_path, convnet(), {"image": X * 0.1})
-    assert not [f for f in small if "ends of their range" in f.what]
+    assert not [f for f in small if "beyond their range" in f.what]
     assert "image" in one(small, "half of the range").where
     h1 = under.truth.values["h1"]
     assert (h1.codes == 0).mean() > 0.1
-    assert values.at_the_ends(h1, under.graph.nodes[0]) == 0
 
 
-def test_the_limit_of_a_fused_clip_is_no_saturation(tmp_path):
-    """ReLU6 rests at 6: natural where 6 is the end of the range, and not where the range ends before."""
-    _, under = patient(tmp_path, convnet(), {"image": X})
-    node = under.graph.nodes[1]
-    codes = np.array([[[[127.0, 127.0, 3.0]]]], np.float32)
-    sixths = Encoding(bl.Int(8, per="tensor"), {"scale": np.float32(6 / 127).reshape(()), "zero_point": np.float32(0)})
-    assert values.at_the_ends(finding_coded(codes, sixths), node) == 0  # the highest code is 6
-    assert values.at_the_ends(finding_coded(codes, sixths), None) == pytest.approx(2 / 3)
-    assert values.at_the_ends(finding_coded(codes, fixed_points(8, 4)), node) == pytest.approx(
-        2 / 3
-    )  # 7.9 should not come out of it
-    assert values.at_the_ends(finding_coded(codes, fixed_points(8, 5)), node) == pytest.approx(2 / 3)  # 127 / 32 is below 6
+def of_one_node(op, encoding, clip=None, **attrs):
+    """One operator on reals, its output in codes."""
+    nodes = (Node(op, ("x",), ("y",), attrs, clip),)
+    return Graph((Value("x", "float32", ("n", 100)),), ("y",), nodes, {}, {"y": encoding})
 
 
-def finding_coded(codes, encoding):
-    """An activation of these codes."""
-    from bitladder.runtime.integer import Coded
-
-    return Coded(codes, encoding)
+@pytest.mark.parametrize(
+    ("graph", "share"),
+    [
+        (of_one_node("identity", fixed_points(8, 5)), 0.2),  # -4 .. 4 holds 80 % of -5 .. 5
+        (of_one_node("identity", fixed_points(8, 5), (0.0, None)), 0.1),
+        (of_one_node("identity", fixed_points(8, 5), (-4.0, 4.0)), 0.0),  # a limit of the node's own
+        (of_one_node("swish", fixed_points(8, 4)), 0.0),
+    ],
+)
+def test_only_what_lies_beyond_the_range_counts(graph, share, tmp_path):
+    """Zeros of a ReLU and the limit of a fused clip stand at an end by nature."""
+    x = np.linspace(-5, 5, 1000, dtype=np.float32).reshape(10, 100)
+    found, under = patient(tmp_path, graph, {"x": x})
+    value = under.truth.values["y"]
+    assert values.beyond(under, "y", value, graph.nodes[0]) == pytest.approx(share, abs=0.01)
+    assert [f.share for f in found if "beyond their range" in f.what] == pytest.approx([share] if share else [], abs=0.01)
 
 
 def test_long_sums_are_wrong_and_inexact_ones_told(tmp_path):
@@ -209,7 +211,7 @@ def test_the_command_tells_and_ends_in_0_or_2(tmp_path, monkeypatch, capsys):
     np.savez("hot.npz", x=X * 40)
     assert main(["doctor", "net.ladder", "--data", "hot.npz", "--bits", "4"]) == 2
     out = capsys.readouterr().out.splitlines()
-    assert out[0].startswith("1. WRONG, values: codes stand at the ends")
+    assert out[0].startswith("1. WRONG, values: values lie beyond")
     assert out[-1].endswith("1 of them wrong")
     assert main(["doctor", "none.ladder"]) == 1
 

@@ -261,3 +261,25 @@ def test_weights_fit_their_channels():
     assert isinstance(q, QTensor)
     assert q.encoding.axes == (1,)
     assert np.array_equal(q.codes, QTensor.of(w, fit(Int(8), w, axis=1)).codes)
+
+
+def test_only_feature_maps_have_lengths_by_channel():
+    """What a convolution reads and makes has channels on axis 1; a sequence that was transposed has its samples there."""
+    rng = np.random.default_rng(0)
+    nodes = (
+        Node("transpose", ("x",), ("t",), {"perm": (1, 0, 2)}),
+        Node("relu", ("t",), ("r",)),
+        Node("transpose", ("r",), ("u",), {"perm": (1, 2, 0)}),
+        Node("conv", ("u", "w"), ("c",), {"pads": ((1, 1),), "strides": (1,)}),
+        Node("relu", ("c",), ("d",)),
+        Node("conv", ("d", "v"), ("y",), {"pads": ((1, 1),), "strides": (1,)}),
+    )
+    shapes = {"w": (3, 6, 3), "v": (2, 3, 3)}
+    constants = {k: rng.normal(size=s).astype(np.float32) for k, s in shapes.items()}
+    graph = Graph((Value("x", "float32", ("n", 5, 6)),), ("y",), nodes, constants)
+    x = rng.normal(size=(7, 5, 6)).astype(np.float32)
+    seen = observe(graph, [{"x": x}], ["x", "t", "r", "u", "c", "d"], per_channel=True)
+    made = encodings(graph, seen, dict.fromkeys(seen, Fixed(8)))
+    assert {k for k, e in made.items() if e.axes} == {"c", "d"}  # u shares what was moved there
+    assert made["d"].params["fl"].shape == (3,)
+    assert run(graph.with_(encodings=made), {"x": x[:3]})["y"].shape == (3, 2, 5)

@@ -224,3 +224,35 @@ def test_what_is_known_when_a_network_is_loaded_is_an_output_too(shape):
     graph = Graph((Value("x", "float32", shape),), ("y",), (Node("shape", ("x",), ("y",)),))
     engine = Engine(graph)
     assert [engine.run({"x": np.zeros((4, 3), np.float32)})["y"].tolist() for _ in range(3)] == [[4, 3]] * 3
+
+
+@needs_core
+def test_codes_that_no_kernel_makes_are_left_to_the_reference():
+    """A normalization whose output has 16 bits: codes, not the reals that the kernel would make."""
+    graph = Graph(
+        inputs=(Value("x", "float32", ("n", 6)),),
+        outputs=("y",),
+        nodes=(Node("layer_norm", ("x", "s", "b"), ("y",), {"axis": -1}),),
+        constants={"s": np.full(6, 1.5, np.float32), "b": np.linspace(-1, 1, 6, dtype=np.float32)},
+        encodings={"y": fixed_points(16, 12)},
+    )
+    engine = Engine(graph)
+    made = engine.run(FLAT)["y"]
+    truth = verify.Truth.of(graph, FLAT)
+    assert verify.apart(made, truth.values["y"]) == (0, 0.0)
+    assert "more than 8 bits" in engine.foreign["y"]
+
+
+def test_what_onnx_runtime_does_not_take_is_a_note(monkeypatch):
+    """A session that cannot be made is told in one line, and nothing is wrong."""
+    ort = pytest.importorskip("onnxruntime")
+    for name in ("onnx", "onnxscript"):
+        pytest.importorskip(name)
+
+    def refuse(*args, **options):
+        raise RuntimeError("no such\nkernel")
+
+    monkeypatch.setattr(ort, "InferenceSession", refuse)
+    found = checked(convnet(), onnx=True, isas=[])
+    assert (found.onnx, found.first) == ([], None)
+    assert found.notes[-1].endswith("does not take the exported network (no such kernel)")

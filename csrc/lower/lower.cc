@@ -137,6 +137,9 @@ bool Lowering::lower(const Node& node) {
     fuse(node);
     return true;
   }
+  for (const std::string& name : node.outputs)
+    if (const Encoding* e = graph_.encoding(name); e != nullptr)
+      if (Coding unused; !coding_of(*e, unused)) return refuse(node, "its output's codes have more than 8 bits or steps along more than one axis");
   const Rule* rule = rule_of(node.op);
   if (rule == nullptr) return refuse(node, "operator " + node.op + " has no kernel");
   if (!rule->lower(*this, node)) return refuse(node, "operator " + node.op + " has no kernel for these inputs");

@@ -18,10 +18,11 @@ from bitladder.engine import Bits, Engine, StepTime, part, runs
 from bitladder.errors import Missing, Unsupported
 from bitladder.formats import Encoding
 from bitladder.ir.graph import Graph, Node
+from bitladder.ir.ops import OPS
 from bitladder.model import Model
 from bitladder.ptq.calibrate import MOVES
 from bitladder.runtime.integer import UNARY, Coded
-from bitladder.runtime.reference import in_float, in_integers, real, start
+from bitladder.runtime.reference import in_float, in_integers, real, start, step
 
 Feeds = Mapping[str, np.ndarray]
 Progress = Callable[[str, int, int], None]
@@ -87,6 +88,12 @@ class Truth:
     def feeds(self, graph: Graph) -> dict[str, np.ndarray]:
         """What a part of the graph reads, as reals."""
         return {v.name: np.asarray(real(self.values[v.name])) for v in graph.inputs}
+
+    def unencoded(self, node: Node) -> dict[str, np.ndarray]:
+        """What a node makes before it is encoded, as reals."""
+        plain = self.graph.with_(encodings={k: e for k, e in self.graph.encodings.items() if k not in node.outputs})
+        made = step(plain, node, self.values, OPS)
+        return {name: np.asarray(real(value)) for name, value in zip(node.outputs, made, strict=False)}
 
 
 def moves(graph: Graph, node: Node) -> bool:
@@ -198,9 +205,8 @@ def apart(got: np.ndarray, want: Any) -> tuple[int, float]:
 
 def within(made: Feeds, truth: Truth, node: Node) -> bool:
     """Whether the outputs of a float node are what its value, moved by no more than the tolerance, can give."""
-    plain = truth.graph.with_(encodings={k: e for k, e in truth.graph.encodings.items() if k not in node.outputs})
-    reals = dict(zip(node.outputs, in_float(plain, node, truth.values), strict=False))
-    return all(near(a, np.asarray(reals[name]), truth.values[name]) for name, a in made.items())
+    reals = truth.unencoded(node)
+    return all(near(a, reals[name], truth.values[name]) for name, a in made.items())
 
 
 def near(got: np.ndarray, exact: np.ndarray, want: Any) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 
 from bitladder.convert.onnx_write import Options, Writer
 from bitladder.convert.to_onnx import assembled, written
-from bitladder.errors import require
+from bitladder.errors import Unsupported, require
 from bitladder.ir.graph import Graph
 from bitladder.runtime.integer import Coded
 from bitladder.runtime.reference import enter, run
@@ -112,13 +112,17 @@ def executed(
     """All outputs of a model by name, and the operator that makes each after ONNX Runtime's own rewrites."""
     onnx, ort = require("onnx", "onnx", "compare"), require("onnxruntime", "onnx", "compare")
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is told once, by us
     options.intra_op_num_threads = threads
     for key, value in CONFIG.items():
         options.add_session_config_entry(key, value)
     with tempfile.TemporaryDirectory() as folder:
         options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        try:
+            session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # of ONNX Runtime's own, without a common base
+            words = " ".join(str(error).split())[:200]
+            raise Unsupported(f"compare: ONNX Runtime does not take the exported network ({words})") from None
         nodes = onnx.load(options.optimized_model_filepath).graph.node
     names = [o.name for o in session.get_outputs()]
     out = dict(zip(names, session.run(names, {i.name: feed[i.name] for i in session.get_inputs()}), strict=True))

@@ -1,4 +1,4 @@
-"""Why a network is wrong: codes at the ends of their range, ranges too wide, sums too long, channels without weights."""
+"""Why a network is wrong: values beyond their range, ranges too wide, sums too long, channels without weights."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from bitladder.doctor.finding import Finding, Patient
-from bitladder.formats import Encoding, QTensor
+from bitladder.formats import QTensor
 from bitladder.ir.graph import CHANNEL_AXIS, Node
 from bitladder.runtime.integer import Coded, accumulators
 
-AT_THE_ENDS = 0.01  # share of codes from which a range is too narrow
+BEYOND = 0.01  # share of numbers from which a range is too narrow
 UNUSED = 0.5  # of a range, at most so much of it is used where a bit is spare
 ACCUMULATOR = 32  # bits
 FLOAT_EXACT = 25  # bits of sums, sign included, that float32 holds exactly
@@ -26,40 +26,28 @@ def coded(patient: Patient) -> Iterator[tuple[str, Coded, Node | None]]:
 
 
 def saturated(patient: Patient) -> list[Finding]:
-    """Activations whose codes stand at an end of the range that is no natural one."""
+    """Activations that lie beyond their range, so that many become its ends."""
     if not patient.real:
         return []
-    shares = {name: at_the_ends(value, node) for name, value, node in coded(patient)}
-    bad = {name: share for name, share in sorted(shares.items(), key=lambda s: -s[1]) if share > AT_THE_ENDS}
+    shares = {name: beyond(patient, name, value, node) for name, value, node in coded(patient)}
+    bad = {name: share for name, share in sorted(shares.items(), key=lambda s: -s[1]) if share > BEYOND}
     if not bad:
         return []
     worst = max(bad.values())
     fix = "calibrate on data like these, more of it, or with --cover max"
-    what = f"codes stand at the ends of their range, up to {100 * worst:.1f} % of a value's"
+    what = f"values lie beyond their range and stand at its ends, up to {100 * worst:.1f} % of them"
     return [Finding("values", what, tuple(bad), fix, share=worst, wrong=True)]
 
 
-def at_the_ends(value: Coded, node: Node | None) -> float:
-    """The share of codes at the lowest and highest, unless that means zero or a limit of the node's own."""
+def beyond(patient: Patient, name: str, value: Coded, node: Node | None) -> float:
+    """The share of numbers that were more than a step outside before they were encoded."""
     low, high = value.encoding.format.span()
-    ends = [end for end in (low, high) if not natural(value, float(end), node)]
-    return float(np.isin(value.codes, ends).mean()) if value.codes.size else 0.0
-
-
-def natural(value: Coded, end: float, node: Node | None) -> bool:
-    """Whether an end of the range is where values come to rest of themselves: at zero, or at the limit of a fused clip."""
-    codes = np.full_like(value.codes.reshape(-1)[:1].reshape((1,) * value.codes.ndim), end)
-    encoding = value.encoding if value.encoding.axes == () else flat(value.encoding)
-    if float(encoding.integers(codes).reshape(-1)[0]) == 0:
-        return True
-    limits = [] if node is None or node.clip is None else [x for x in node.clip if x is not None]
-    reached, step = float(encoding.decode(codes).reshape(-1)[0]), float(encoding.step(()).reshape(-1)[0])
-    return any(abs(reached - x) <= step for x in limits)
-
-
-def flat(encoding: Encoding) -> Encoding:
-    """The encoding of the first channel."""
-    return Encoding(encoding.format, {k: np.ravel(p)[:1] for k, p in encoding.params.items()})
+    if np.isin(value.codes, (low, high)).mean() <= BEYOND:
+        return 0.0
+    reals = np.asarray(patient.feeds[name] if node is None else patient.truth.unencoded(node)[name], np.float32)
+    ends = [value.encoding.decode(np.full(reals.shape, end, np.float32)) for end in (low, high)]
+    step = value.encoding.step(reals.shape)
+    return float(((reals < ends[0] - step) | (reals > ends[1] + step)).mean())
 
 
 def unused_range(patient: Patient) -> list[Finding]:

@@ -23,6 +23,12 @@ MOVES = (  # values pass through unchanged, so they keep their encoding
     "reshape", "transpose", "slice", "squeeze", "unsqueeze", "flatten", "max_pool", "global_max_pool", "split",
     "depth_to_space", "space_to_depth", "gather", "expand", "tile", "identity", "pad",
 )  # fmt: skip
+JOINS = ("add", "sub", "mul", "concat")  # all of their inputs are data
+WINDOWS = ("conv", "conv_transpose", "max_pool", "avg_pool", "global_max_pool", "global_avg_pool")
+STAYS = (  # axes stay where they are
+    *JOINS, "identity", "pad", "slice", "resize", "relu", "clip", "leaky_relu", "prelu", "sigmoid", "hard_sigmoid",
+    "hard_swish", "silu", "swish", "tanh", "gelu", "elu", "mish", "reduce_mean", "depth_to_space", "space_to_depth",
+)  # fmt: skip
 LIGHT = (  # computed on integers without loss of speed (small tables, sums), so their inputs become integers too
     *MOVES, "add", "sub", "mul", "concat", "avg_pool", "global_avg_pool", "reduce_mean", "relu", "clip", "leaky_relu", "prelu",
     "sigmoid", "hard_sigmoid", "hard_swish", "silu", "swish", "tanh", "gelu", "elu", "mish", "resize",
@@ -41,17 +47,28 @@ def placement(graph: Graph, quantized: Iterable[str]) -> list[str]:
         if node.op in HEAVY and (node.op == "matmul" or node.inputs[1] in weights):
             wanted |= {node.inputs[i] for i in HEAVY[node.op] if node.inputs[i] in floats}
         elif node.op in LIGHT and node.outputs[0] in wanted:
-            data = node.inputs if node.op in ("add", "sub", "mul", "concat") else node.inputs[:1]
+            data = node.inputs if node.op in JOINS else node.inputs[:1]
             wanted |= {name for name in data if name in floats}
     wanted -= set(graph.outputs)
     made = [v.name for v in graph.inputs] + [o for n in graph.nodes for o in n.outputs]
     return [name for name in made if name in wanted]
 
 
-def channelwise(graph: Graph, name: str, rank: int) -> bool:
+def feature_maps(graph: Graph) -> set[str]:
+    """Values whose axis 1 are channels: what goes into and comes out of windows, and whatever keeps its axes on the way."""
+    maps: set[str] = set()
+    for node in (*graph.nodes, *reversed(graph.nodes)):
+        data = node.inputs if node.op in JOINS else node.inputs[:1]
+        if node.op in WINDOWS or (node.op in STAYS and maps & {*data, *node.outputs}):
+            maps |= {*data, *node.outputs}
+    return maps
+
+
+def channelwise(graph: Graph, maps: set[str], name: str, rank: int) -> bool:
     """Whether a value is a feature map whose channels (axis 1) may have fractional lengths of their own."""
     readers = [n for n in graph.nodes if name in n.inputs]
-    return rank >= 3 and all(n.op not in ("linear", "matmul") and n.op in (*HEAVY, *LIGHT) for n in readers)
+    light = all(n.op not in ("linear", "matmul") and n.op in (*HEAVY, *LIGHT) for n in readers)
+    return rank >= 3 and name in maps and light
 
 
 def torch_ops() -> Mapping[str, Callable[..., Any]]:
@@ -71,6 +88,7 @@ def observe(
     Memory does not grow with the number of batches. Values that are not floats are left out.
     """
     wanted, seen = set(names), dict[str, Histogram]()
+    maps = feature_maps(graph)
 
     def watch(name: str, value: Any) -> None:
         array = np.asarray(value)
@@ -78,7 +96,7 @@ def observe(
             return
         rows = (
             array.swapaxes(0, 1).reshape(array.shape[1], -1)
-            if per_channel and channelwise(graph, name, array.ndim)
+            if per_channel and channelwise(graph, maps, name, array.ndim)
             else array.reshape(1, -1)
         )
         if not np.isfinite(rows).all():
