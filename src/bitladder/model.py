@@ -217,7 +217,7 @@ def fitting(value: Value, given: Any, sizes: dict[str, tuple[int, str]]) -> np.n
         raise ValueError(f"{where} must be an array, got a list of uneven rows; pad them to one length") from None
     check_shape(where, value, a, sizes)
     dtype = np.dtype(value.dtype)
-    if not np.can_cast(a.dtype, dtype, "same_kind"):
+    if a.dtype != dtype and not np.can_cast(a.dtype, dtype, "same_kind"):
         raise ValueError(f"{where} must be {dtype}, got {a.dtype}; convert it first")
     if a.dtype.kind == "f" and not (np.isfinite(a.min()) and np.isfinite(a.max())):
         what = "NaN" if np.isnan(a).any() else "infinity"
