@@ -11,6 +11,7 @@ from bench.result import Figure, Row
 from bitladder.timing import ROUNDS, Ratio, Run, Times, fastest, interleaved, ratio
 
 FEW = 3  # rounds of the reference
+LASTING = 3.0  # seconds that a race of short calls goes on
 PAUSE = 0.005  # seconds until the threads of the runtime before have stopped looking for work
 
 
@@ -55,7 +56,8 @@ def race(
     what: str, ours: Mapping[str, Run], peers: Mapping[str, Run], rounds: int = ROUNDS, *, threads: int = 1, settle: bool = True
 ) -> Race:
     """All calls timed in turns; names of ours and of peers differ."""
-    times = interleaved({**ours, **peers}, rounds, settle=settle, pause=PAUSE if threads > 1 else 0.0)
+    pause = PAUSE if threads > 1 else 0.0
+    times = interleaved({**ours, **peers}, rounds, lasting=LASTING if isas() else 0.0, settle=settle, pause=pause)
     return Race(what, {n: times[n] for n in ours}, {n: times[n] for n in peers})
 
 

@@ -38,6 +38,7 @@ def test_calls_take_turns(monkeypatch):
         found = interleaved(calls, 3, settle=settle)
         assert {name: len(t.samples) for name, t in found.items()} == {"a": 3, "b": 3}
         assert "".join(order) == wanted
+    assert len(interleaved(calls, 1, lasting=0.02)["a"].samples) > 10
 
 
 def test_a_race_is_judged_by_the_fastest_peer():

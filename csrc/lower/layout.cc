@@ -76,14 +76,23 @@ Line line_of(const Lay& planes, const Lay& pixels, int64_t n, int64_t h) {
   return {planes.first + n * planes.n + h * planes.h, pixels.first + n * pixels.n + h * pixels.h};
 }
 
+// The code of a limit with step number `i`. Quantizing keeps the order, so holding codes is holding reals.
+int limit_code(const Coding& c, float limit, size_t i) {
+  const float q = std::nearbyint(limit / c.steps[i]) + static_cast<float>(c.zero);
+  return static_cast<int>(q > 0.0f ? (q < static_cast<float>(c.high) ? q : static_cast<float>(c.high)) : 0.0f);
+}
+
+// Whether a limit has one code whatever the channel.
+bool one_limit(const Coding& c, float limit) {
+  for (size_t i = 1; std::isfinite(limit) && i < c.steps.size(); ++i)
+    if (limit_code(c, limit, i) != limit_code(c, limit, 0)) return false;
+  return true;
+}
+
 Steps steps_of(const Coding& c, float low, float high) {
   Steps s{c.steps.data(), static_cast<int64_t>(c.steps.size()), c.zero, 0, c.high};
-  const auto code = [&](float limit) {
-    const float q = std::nearbyint(limit / c.step()) + static_cast<float>(c.zero);
-    return static_cast<int>(q < 0.0f ? 0.0f : q > static_cast<float>(c.high) ? static_cast<float>(c.high) : q);
-  };
-  if (low != -INFINITY) s.low = code(low);  // quantizing keeps the order, so holding codes is holding reals
-  if (high != INFINITY) s.high = code(high);
+  if (low != -INFINITY) s.low = limit_code(c, low, 0);
+  if (high != INFINITY) s.high = limit_code(c, high, 0);
   return s;
 }
 
@@ -123,7 +132,7 @@ Part along(const Value& a, const Value& b, const Lay& la, const Lay& lb, int fro
     };
   }
   const bool held = low != -INFINITY || high != INFINITY;
-  const auto by_channel = [&](const Coding& c) { return !c.uniform() && (!a.image || held); };
+  const auto by_channel = [&](const Coding& c) { return !c.uniform() && (!a.image || !one_limit(c, low) || !one_limit(c, high)); };
   if (a.codes == b.codes || by_channel(a.codes ? a.coding : b.coding) || (a.codes && held)) return nullptr;
   if (b.codes) {
     return [=, coding = b.coding](const Frame& f, int64_t n, int64_t h) {

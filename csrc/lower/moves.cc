@@ -5,6 +5,7 @@
 #include "fold.h"
 #include "lower.h"
 #include "run/pool.h"
+#include "take.h"
 #include "view.h"
 
 namespace bl {
@@ -179,26 +180,53 @@ bool lower_tile(Lowering& lower, const Node& node) {
   return true;
 }
 
-bool lower_slice(Lowering& lower, const Node& node) {
+// Where a slice begins on each axis, its step, and how long it is.
+struct Cut {
+  int64_t begin = 0, step = 1, count = 0;
+};
+
+bool cuts_of(Lowering& lower, const Node& node, const Shape& shape, std::vector<Cut>& out) {
   Shape starts, ends, axes, steps;
   if (!known_integers(lower, node, 1, starts) || !known_integers(lower, node, 2, ends)) return not_known(lower, node, "the ends");
   const auto given = [&](size_t slot) { return slot < node.inputs.size() && !node.inputs[slot].empty(); };
   if ((given(3) && !known_integers(lower, node, 3, axes)) || (given(4) && !known_integers(lower, node, 4, steps)))
     return not_known(lower, node, "the axes and steps");
-  const int x = moved(lower, node, 0);
-  if (x < 0) return false;
-  View view = view_of(lower.value(x).shape);
-  const Shape from = view.shape;
+  for (int64_t n : shape) out.push_back({0, 1, n});
   for (size_t i = 0; i < starts.size(); ++i) {
-    const size_t a = static_cast<size_t>(given(3) ? axis_of(axes[i], from.size()) : static_cast<int64_t>(i));
-    const int64_t n = from[a], step = given(4) ? steps[i] : 1;
+    const size_t a = static_cast<size_t>(given(3) ? axis_of(axes[i], shape.size()) : static_cast<int64_t>(i));
+    const int64_t n = shape[a], step = given(4) ? steps[i] : 1;
     if (step == 0) return lower.refuse(node, "a step is 0");
     const int64_t least = step > 0 ? 0 : -1, most = step > 0 ? n : n - 1;
     const auto held = [&](int64_t at) { return std::clamp(at < 0 ? at + n : at, least, most); };
     const int64_t begin = held(starts[i]), end = ends[i] < -n && step < 0 ? -1 : held(ends[i]);
-    view.shape[a] = std::max<int64_t>(0, step > 0 ? (end - begin + step - 1) / step : (begin - end - step - 1) / -step);
-    view.first += begin * view.strides[a];
-    view.strides[a] *= step;
+    out[a] = {begin, step, std::max<int64_t>(0, step > 0 ? (end - begin + step - 1) / step : (begin - end - step - 1) / -step)};
+  }
+  return true;
+}
+
+// A slice of an image stays one.
+bool slice_image(Lowering& lower, const Node& node, int x, const std::vector<Cut>& cuts) {
+  std::vector<std::vector<int32_t>> from(cuts.size());
+  for (size_t a = 0; a < cuts.size(); ++a)
+    for (int64_t i = 0; (cuts[a].step != 1 || cuts[a].count != lower.value(x).shape[a]) && i < cuts[a].count; ++i)
+      from[a].push_back(static_cast<int32_t>(cuts[a].begin + i * cuts[a].step));
+  return emit_axes(lower, node, "slice", x, from, 0);
+}
+
+bool lower_slice(Lowering& lower, const Node& node) {
+  std::vector<Cut> cuts;
+  const int given = lower.input(node, 0);
+  if (given < 0) return lower.refuse(node, "its input is made by nothing that has a kernel");
+  if (!cuts_of(lower, node, lower.value(given).shape, cuts)) return false;
+  const bool all = std::all_of(cuts.begin(), cuts.end(), [](const Cut& c) { return c.count > 0; });
+  if (all && lower.value(given).image && lower.value(given).element() <= 4) return slice_image(lower, node, given, cuts);
+  const int x = moved(lower, node, 0);
+  if (x < 0) return false;
+  View view = view_of(lower.value(x).shape);
+  for (size_t a = 0; a < cuts.size(); ++a) {
+    view.shape[a] = cuts[a].count;
+    view.first += cuts[a].begin * view.strides[a];
+    view.strides[a] *= cuts[a].step;
   }
   return lower_view(lower, node, x, view);
 }

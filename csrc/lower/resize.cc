@@ -32,10 +32,13 @@ bool element_of(const Value& v, float x, std::vector<uint8_t>& out) {
   return true;
 }
 
-// Emits a move along axes: output place i of axis a reads from[a][i]. Codes stay codes where `fill` is one.
+}  // namespace
+
 bool emit_axes(Lowering& lower, const Node& node, const char* kernel, int x, const std::vector<std::vector<int32_t>>& from, float fill) {
   Take what;
-  if (!element_of(lower.value(x), fill, what.fill)) {
+  const Value given = lower.value(x);
+  const bool own_steps = given.codes && !given.coding.uniform() && from.size() > 1 && !from[1].empty();  // channels move
+  if (own_steps || !element_of(given, fill, what.fill)) {
     x = lower.reals(x);
     element_of(lower.value(x), fill, what.fill);
   }
@@ -43,7 +46,6 @@ bool emit_axes(Lowering& lower, const Node& node, const char* kernel, int x, con
   Shape shape = v.shape;
   for (size_t a = 0; a < shape.size(); ++a)
     if (!from[a].empty()) shape[a] = static_cast<int64_t>(from[a].size());
-  if (v.codes && !v.coding.uniform() && shape[1] != v.shape[1]) return lower.refuse(node, "its channels have steps of their own");
   const Target to = target(lower, node, v, shape, v.image);
   if (to.number < 0) return false;
   const Axes in = axes_of(v), out = axes_of(lower.value(to.number));
@@ -54,6 +56,8 @@ bool emit_axes(Lowering& lower, const Node& node, const char* kernel, int x, con
   land(lower, node, to);
   return true;
 }
+
+namespace {
 
 // The input in slot 0 with elements of codes or float32, in the layout it has; -1 if it has no kernel.
 int moved_input(Lowering& lower, const Node& node) {

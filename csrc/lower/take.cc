@@ -18,15 +18,24 @@ void copy_run(int64_t run, const uint8_t* x, uint8_t* y) {
   }
 }
 
-void fill_run(const Take& t, uint8_t* y) {
+void fill_run(const Take& t, uint8_t* y, int64_t run) {
   const size_t size = t.fill.size();
-  for (size_t at = 0; at < static_cast<size_t>(t.run); at += size) std::memcpy(y + at, t.fill.data(), size);
+  if (size == 1) return void(std::memset(y, t.fill[0], static_cast<size_t>(run)));
+  for (size_t at = 0; at < static_cast<size_t>(run); at += size) std::memcpy(y + at, t.fill.data(), size);
+}
+
+void copy_spans(const Take& t, const uint8_t* x, uint8_t* y) {
+  for (const Span& s : t.spans) {
+    if (x == nullptr || s.x < 0) fill_run(t, y + s.y, s.bytes);
+    else std::memcpy(y + s.y, x + s.x, static_cast<size_t>(s.bytes));
+  }
 }
 
 // Axis `a` and those inside it; x is null where the fill goes everywhere.
 void take_axis(const Take& t, size_t a, const uint8_t* x, uint8_t* y, int64_t first, int64_t end) {
   const TakeAxis& axis = t.axes[a];
   const bool last = a + 1 == t.axes.size();
+  if (last && !t.spans.empty()) return copy_spans(t, x, y);
   for (int64_t i = first; i < end; ++i) {
     const int64_t from = axis.from.empty() ? i : axis.from[static_cast<size_t>(i)];
     const uint8_t* in = x == nullptr || from < 0 ? nullptr : x + from * axis.x_stride;
@@ -36,7 +45,7 @@ void take_axis(const Take& t, size_t a, const uint8_t* x, uint8_t* y, int64_t fi
     } else if (in != nullptr) {
       copy_run(t.run, in, out);
     } else {
-      fill_run(t, out);
+      fill_run(t, out, t.run);
     }
   }
 }
@@ -48,6 +57,18 @@ void merge(Take& t) {
     if (!last.from.empty() || last.x_stride != t.run || last.y_stride != t.run) return;
     t.run *= last.count;
     t.axes.pop_back();
+  }
+}
+
+// The last axis in spans, where its elements lie together on both sides and tasks do not cut it.
+void span(Take& t) {
+  const TakeAxis& last = t.axes.back();
+  if (t.axes.size() < 2 || last.from.empty() || last.x_stride != t.run || last.y_stride != t.run) return;
+  for (int64_t i = 0; i < last.count; ++i) {
+    const int64_t from = last.from[static_cast<size_t>(i)], x = from < 0 ? -1 : from * t.run;
+    Span* before = t.spans.empty() ? nullptr : &t.spans.back();
+    if (before != nullptr && (x < 0 ? before->x < 0 : before->x >= 0 && before->x + before->bytes == x)) before->bytes += t.run;
+    else t.spans.push_back({x, i * t.run, t.run});
   }
 }
 
@@ -76,6 +97,7 @@ Axes axes_of(const Value& v) {
 
 void emit_take(Lowering& lower, const Node& node, const char* kernel, int x, int y, Take what, int64_t x_first, int64_t y_first) {
   merge(what);
+  span(what);
   int64_t work = what.run;
   for (const TakeAxis& a : what.axes) work *= a.count;
   const int64_t count = what.axes[0].count;

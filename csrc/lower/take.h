@@ -14,8 +14,14 @@ struct TakeAxis {
   std::vector<int32_t> from;
 };
 
+// Neighbours of the last axis that are read as they lie, or filled (x < 0), in bytes.
+struct Span {
+  int64_t x, y, bytes;
+};
+
 struct Take {
   std::vector<TakeAxis> axes;  // outermost first
+  std::vector<Span> spans;     // in place of the last axis, where its elements lie together
   int64_t run = 1;             // bytes that lie together below the last axis
   std::vector<uint8_t> fill;   // an element, repeated over runs
 };
@@ -33,5 +39,8 @@ Axes axes_of(const Value& value);
 
 // A step of `node` that takes from value x to value y; `x_first` and `y_first` are bytes before the first elements.
 void emit_take(Lowering& lower, const Node& node, const char* kernel, int x, int y, Take what, int64_t x_first, int64_t y_first);
+
+// Emits a move along axes: output place i of axis a reads from[a][i]. Codes stay codes where `fill` is one.
+bool emit_axes(Lowering& lower, const Node& node, const char* kernel, int x, const std::vector<std::vector<int32_t>>& from, float fill);
 
 }  // namespace bl

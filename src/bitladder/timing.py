@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -71,16 +72,23 @@ def repeats(call: Run, least: float = LEAST) -> int:
     return max(1, int(np.ceil(least / max(took, 1e-7))))
 
 
-def interleaved(calls: Mapping[str, Run], rounds: int = ROUNDS, *, settle: bool = True, pause: float = 0.0) -> dict[str, Times]:
+def interleaved(
+    calls: Mapping[str, Run], rounds: int = ROUNDS, *, lasting: float = 0.0, settle: bool = True, pause: float = 0.0
+) -> dict[str, Times]:
     """Times of every call, round by round, in an order that turns by one each round.
 
+    rounds, lasting: at least so many rounds, and as many as last so many seconds: what disturbs a machine for a moment then
+    meets few of them.
     settle: an untimed call goes before each sample, so that a network finds its weights where its own last run left them.
     pause: seconds to wait before that, until the threads of the call before have gone to sleep.
     """
     names = list(calls)
     counts = {name: repeats(call) for name, call in calls.items()}
     found: dict[str, list[float]] = {name: [] for name in names}
-    for i in range(rounds):
+    end = time.perf_counter() + lasting
+    for i in itertools.count():
+        if i >= rounds and time.perf_counter() >= end:
+            break
         for name in [*names[i % len(names) :], *names[: i % len(names)]]:
             if pause:
                 time.sleep(pause)
