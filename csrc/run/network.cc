@@ -154,6 +154,8 @@ int64_t Loaded::arena_bytes() {
 
 // Whether `given` fits what the graph says of its input.
 Problem fits(const Input& input, const Shape& given) {
+  if (std::count(given.begin(), given.end(), 0) != 0)
+    return {Status::wrong_input, "run: input '" + input.name + "' is empty; must hold at least one sample", 0};
   if (input.any_shape) return {};
   const auto text = [](const Shape& shape) {
     std::string out = "(";
