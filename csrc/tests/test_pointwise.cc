@@ -93,6 +93,62 @@ void codes_case() {
   });
 }
 
+// Every small shape, and those around the edges of tiles, between planes that have gaps, which must stay as they are.
+void shape_case(int pixels, int channels) {
+  const int plane = pixels + roll(0, 20), n = pixels * channels;
+  const bool many = roll(0, 1) == 0;
+  std::vector<float> steps(many ? channels : 1), reals(plane * channels, NAN);
+  for (float& s : steps) s = roll(0, 2) ? real(1e-3f, 2) : std::ldexp(1.0f, roll(-20, 20));
+  const int zero = roll(0, 255);
+  const Steps s = {steps.data(), static_cast<int64_t>(steps.size()), zero, 0, 255};
+  std::vector<uint8_t> planes(plane * channels, 9), codes(n), expected(n);
+  for (int p = 0; p < pixels; p++) {
+    for (int c = 0; c < channels; c++) {
+      const float step = steps[many ? c : 0], x = tricky(step);
+      reals[c * plane + p] = x;
+      expected[p * channels + c] = code_of(x, step, zero, 0, 255);
+      codes[p * channels + c] = planes[c * plane + p] = static_cast<uint8_t>(roll(0, 255));
+    }
+  }
+  each_isa([&](const PointwiseKernels& k, const char* name) {
+    std::vector<uint8_t> y(n), z(plane * channels, 9);
+    k.encode_pixels(reals.data(), plane, y.data(), pixels, channels, s);
+    CHECK(y == expected, "%s: encode_pixels, %d x %d", name, pixels, channels);
+    k.pixels8(planes.data(), plane, y.data(), pixels, channels);
+    CHECK(y == codes, "%s: pixels8, %d x %d", name, pixels, channels);
+    k.planes8(codes.data(), z.data(), plane, pixels, channels);
+    CHECK(z == planes, "%s: planes8, %d x %d", name, pixels, channels);
+  });
+}
+
+void shapes() {
+  const int edges[] = {63, 64, 65, 79, 80, 81, 127, 128, 129, 255, 256, 257, 271, 272, 273};
+  for (int pixels = 1; pixels <= 50; pixels++) {
+    for (int channels = 1; channels <= 50; channels++) shape_case(pixels, channels);
+    for (const int edge : edges) shape_case(pixels, edge), shape_case(edge, pixels);
+  }
+}
+
+// Lines of every short length, whose values lie within a few units of the last place of a tie.
+void ties() {
+  for (int n = 1; n <= 300; n++) {
+    const float step = n % 4 ? real(1e-3f, 2) : std::ldexp(1.0f, roll(-100, 20));
+    const int zero = roll(0, 255), low = roll(0, 1) ? 0 : roll(0, 100), high = roll(0, 1) ? 255 : roll(100, 255);
+    std::vector<float> x(n);
+    std::vector<uint8_t> expected(n);
+    for (int i = 0; i < n; i++) {
+      x[i] = (static_cast<float>(roll(-zero - 2, 257 - zero)) + 0.5f) * step;
+      for (int far = roll(-3, 3); far != 0; far -= far > 0 ? 1 : -1) x[i] = std::nextafter(x[i], far > 0 ? 1e30f : -1e30f);
+      expected[i] = code_of(x[i], step, zero, low, high);
+    }
+    each_isa([&](const PointwiseKernels& k, const char* name) {
+      std::vector<uint8_t> y(n);
+      k.encode(x.data(), y.data(), n, {&step, 1, zero, low, high});
+      for (int i = 0; i < n; i++) CHECK(y[i] == expected[i], "%s: encode %.9g by %.9g: %d, not %d", name, x[i], step, y[i], expected[i]);
+    });
+  }
+}
+
 void add_case() {
   const int n = roll(1, 200);
   const bool binary = roll(0, 1) == 0;
@@ -231,6 +287,8 @@ void edges() {
 int main(int argc, char** argv) {
   const int count = argc > 1 ? std::atoi(argv[1]) : 5000;
   for (int i = 0; i < count; i++) codes_case(), add_case(), binary_case();
+  shapes();
+  for (int i = 0; i < count / 100; i++) ties();
   for (const Function& f : functions) unary_case(f);
   edges();
   return 0;
