@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #define BL_PAIRS  // has the words of pairs
+#define BL_ROWS   // has store_rows
 
 namespace bl::avx512 {
 
@@ -78,6 +79,13 @@ static inline I32 join_pairs(I32 low, I32 high) {
 }
 static inline I32 dot(I32 acc, Quad x, Weights w) { return _mm512_dpbusd_epi32(acc, x, w); }
 
+// Codes of four vectors of whole numbers.
+static inline __m512i code_bytes(I32 a, I32 b, I32 c, I32 d, I32 zero) {
+  const __m512i words = _mm512_packs_epi32(zero, zero), order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  const __m512i low = _mm512_adds_epi16(_mm512_packs_epi32(a, b), words), high = _mm512_adds_epi16(_mm512_packs_epi32(c, d), words);
+  return _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high));
+}
+
 template <int N>
 static inline void store_codes(uint8_t* p, const I32* v, I32 zero, int n) {
   if constexpr (N == 1) {
@@ -86,14 +94,29 @@ static inline void store_codes(uint8_t* p, const I32* v, I32 zero, int n) {
     else _mm_mask_storeu_epi8(p, first(n), few);
     return;
   }
-  const __m512i words = _mm512_packs_epi32(zero, zero), order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  const __m512i low = _mm512_adds_epi16(_mm512_packs_epi32(v[0], v[N > 1 ? 1 : 0]), words);
-  const __m512i high = N > 2 ? _mm512_adds_epi16(_mm512_packs_epi32(v[N > 2 ? 2 : 0], v[N > 3 ? 3 : 0]), words) : low;
-  const __m512i bytes = _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high));
+  const __m512i bytes = code_bytes(v[0], v[N > 1 ? 1 : 0], v[N > 2 ? 2 : 0], v[N > 3 ? 3 : 0], zero);
   if (n < N * lanes) return _mm512_mask_storeu_epi8(p, (1ull << n) - 1, bytes);  // slow where n is all of them
   if constexpr (N == 4) _mm512_storeu_si512(p, bytes);
   if constexpr (N == 2 || N == 3) _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_castsi512_si256(bytes));
   if constexpr (N == 3) _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 32), _mm512_extracti32x4_epi32(bytes, 2));
+}
+
+// Codes of rows that fill a vector together: four of one vector each, or two of two.
+template <int N>
+static inline void store_rows(uint8_t* const* y, const I32* v, I32 zero, int n) {
+  const __m512i bytes = code_bytes(v[0], v[1], v[2], v[3], zero);
+  if constexpr (N == 2) {
+    const __m256i rows[2] = {_mm512_castsi512_si256(bytes), _mm512_extracti64x4_epi64(bytes, 1)};
+    for (int r = 0; r < 2; ++r)
+      if (n == 2 * lanes) _mm256_storeu_si256(reinterpret_cast<__m256i*>(y[r]), rows[r]);
+      else _mm256_mask_storeu_epi8(y[r], static_cast<__mmask32>((1ull << n) - 1), rows[r]);
+  } else {
+    const __m128i rows[4] = {_mm512_castsi512_si128(bytes), _mm512_extracti32x4_epi32(bytes, 1), _mm512_extracti32x4_epi32(bytes, 2),
+                             _mm512_extracti32x4_epi32(bytes, 3)};
+    for (int r = 0; r < 4; ++r)
+      if (n == lanes) _mm_storeu_si128(reinterpret_cast<__m128i*>(y[r]), rows[r]);
+      else _mm_mask_storeu_epi8(y[r], first(n), rows[r]);
+  }
 }
 
 static inline I32 add_bytes(I32 acc, const uint8_t* p, int n) {
