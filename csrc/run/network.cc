@@ -108,11 +108,11 @@ std::map<std::string, int> Loaded::readers_of_weights() const {
   return out;
 }
 
-// Forgets the numbers of a weight, not what they are.
+// Forgets the numbers of a weight, not what they are; a vector that is cleared would keep its memory.
 void Loaded::drop(const std::string& weight) {
   Constant& c = graph_.constants.at(weight);
-  if (auto* codes = std::get_if<Codes>(&c)) codes->bytes = {};
-  if (auto* array = std::get_if<Array>(&c)) array->bytes = {};
+  if (auto* codes = std::get_if<Codes>(&c)) codes->bytes = std::vector<uint8_t>();
+  if (auto* array = std::get_if<Array>(&c)) array->bytes = std::vector<uint8_t>();
 }
 
 Problem Loaded::at(const Widths& widths, std::shared_ptr<Rung>& out) {

@@ -57,7 +57,9 @@ def attach(path: str | os.PathLike[str], bits: Bits = None) -> tuple[Graph, Call
     try:
         reader = Reader(f, os.fspath(path))
         weakref.finalize(reader, f.close)
-        return from_header(reader, bits, stay=True), reader.again
+        graph = from_header(reader, bits, stay=True)
+        reader.header = {}  # its words are in the graph
+        return graph, reader.again
     except BaseException:
         f.close()
         raise
