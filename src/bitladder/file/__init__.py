@@ -57,9 +57,7 @@ def attach(path: str | os.PathLike[str], bits: Bits = None) -> tuple[Graph, Call
     try:
         reader = Reader(f, os.fspath(path))
         weakref.finalize(reader, f.close)
-        graph = from_header(reader, bits, stay=True)
-        reader.header = {}  # its words are in the graph
-        return graph, reader.again
+        return from_header(reader, bits, stay=True), reader.again
     except BaseException:
         f.close()
         raise
