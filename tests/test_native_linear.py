@@ -158,3 +158,25 @@ def test_float_layers_are_close(text, op, isa):
             assert not [p for p in engine.pieces() if p.reason], engine.foreign
             (want,) = run(graph if bits is None else graph.at(bits), {"x": x}).values()
             assert np.allclose(got, want, rtol=1e-5, atol=1e-5 * np.abs(want).max()), np.abs(got - want).max()
+
+
+@pytest.mark.parametrize("count", [3, 5, 40])
+@pytest.mark.parametrize("where", [("x",), ("y",), ("x", "y")])
+@pytest.mark.parametrize("op", ["conv", "relu", "global_avg_pool", "max_pool"])
+def test_an_encoding_with_the_wrong_number_of_steps_is_refused(op, where, count):
+    """A file may say so; what comes is one line, never memory that is not ours."""
+    encoding = Encoding(Fixed(8), {"fl": np.arange(count).astype(np.float32) % 5}, (1,))
+    attrs = {"kernel_shape": (1, 1)} if op == "max_pool" else {}
+    inputs = ("x", "w") if op == "conv" else ("x",)
+    w = np.random.default_rng(0).normal(size=(4, 4, 1, 1)).astype(np.float32)
+    constants = {"w": QTensor.of(w, fit(parse("fixed8"), w))} if op == "conv" else {}
+    graph = Graph(
+        (Value("x", "float32", ("n", 4, 3, 3)),),
+        ("y",),
+        (Node(op, inputs, ("y",), attrs),),
+        constants,
+        dict.fromkeys(where, encoding),
+    )
+    x = np.random.default_rng(1).normal(size=(2, 4, 3, 3)).astype(np.float32)
+    with pytest.raises(ValueError, match="mend the encoding"):
+        Engine(graph).run({"x": x})

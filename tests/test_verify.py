@@ -49,7 +49,7 @@ def test_a_network_that_is_right_has_no_first_layer():
     assert all(r.differing == 0 for r in (*found.rows, *found.whole))
     kinds = {r.node: r.kind for r in found.rows}
     assert (kinds["h1"], kinds["h2"], kinds["scores"]) == ("integers",) * 3
-    assert {r.node for r in found.whole} == {"h1 .. h2", "network", "2 threads", "samples one by one"}
+    assert {r.node for r in found.whole} == {"h1 .. h2", "network", "2 threads, batches", "samples one by one"}
     assert sum(r.count for r in found.rows if (r.node, r.isa, r.bits) == ("h1", "scalar", "8")) == 3 * 4 * 6 * 6
 
 
@@ -240,7 +240,7 @@ def test_codes_that_no_kernel_makes_are_left_to_the_reference():
     made = engine.run(FLAT)["y"]
     truth = verify.Truth.of(graph, FLAT)
     assert verify.apart(made, truth.values["y"]) == (0, 0.0)
-    assert "more than 8 bits" in engine.foreign["y"]
+    assert "do not fit in a byte" in engine.foreign["y"]
 
 
 def test_what_onnx_runtime_does_not_take_is_a_note(monkeypatch):

@@ -95,7 +95,7 @@ std::string align(const Codes& w, const Coding& x, size_t out_axis, int groups, 
   const int64_t in_group = shape[in_axis], out_group = columns / groups;
   const auto product = [&](const Shape& at) {
     const int64_t channel = at[in_axis] + (transposed ? 0 : at[out_axis] / out_group * in_group);
-    return static_cast<double>(x.steps[x.uniform() ? 0 : static_cast<size_t>(channel)]) * static_cast<double>(steps.at(at));
+    return static_cast<double>(x.step(channel)) * static_cast<double>(steps.at(at));
   };
   std::vector<double> unit(static_cast<size_t>(columns), INFINITY);
   std::fill(index.begin(), index.end(), 0);

@@ -77,7 +77,7 @@ Level level_of(const Layer& l, int bits) {
         out.scale[at] = unit;
         continue;
       }
-      const float step = l.y.steps[l.y.uniform() ? 0 : channel];
+      const float step = l.y.step(static_cast<int64_t>(channel));
       out.scale[at] = unit / step;
       const auto code = [&](double limit) {
         return std::clamp(std::nearbyint(static_cast<float>(limit) / step) + static_cast<float>(l.y.zero), 0.0f, static_cast<float>(l.y.high));

@@ -49,10 +49,10 @@ struct Convert {
   Coding from, to;
   float low, high;
   float decode(uint8_t code, int64_t c) const {
-    return static_cast<float>(code - from.zero) * from.steps[from.uniform() ? 0 : static_cast<size_t>(c)];
+    return static_cast<float>(code - from.zero) * from.step(c);
   }
   uint8_t encode(float x, int64_t c) const {
-    const float q = std::nearbyint(x / to.steps[to.uniform() ? 0 : static_cast<size_t>(c)]) + static_cast<float>(to.zero);
+    const float q = std::nearbyint(x / to.step(c)) + static_cast<float>(to.zero);
     return static_cast<uint8_t>(q > 0.0f ? (q < static_cast<float>(to.high) ? q : static_cast<float>(to.high)) : 0.0f);  // NaN: 0
   }
   float hold(float x) const { return x < low ? low : x > high ? high : x; }

@@ -137,9 +137,6 @@ bool Lowering::lower(const Node& node) {
     fuse(node);
     return true;
   }
-  for (const std::string& name : node.outputs)
-    if (const Encoding* e = graph_.encoding(name); e != nullptr)
-      if (Coding unused; !coding_of(*e, unused)) return refuse(node, "its output's codes have more than 8 bits or steps along more than one axis");
   const Rule* rule = rule_of(node.op);
   if (rule == nullptr) return refuse(node, "operator " + node.op + " has no kernel");
   if (!rule->lower(*this, node)) return refuse(node, "operator " + node.op + " has no kernel for these inputs");
@@ -193,6 +190,9 @@ int Lowering::input(const Node& node, size_t slot) const {
 }
 
 int Lowering::add(Value value) {
+  const size_t steps = value.coding.steps.size(), entries = value.shape.size() > 1 ? static_cast<size_t>(value.shape[1]) : 0;
+  if (value.codes && !value.coding.uniform() && steps != entries && !problem_)
+    problem_ = {Status::unsupported, "run: value '" + value.name + "' has " + std::to_string(steps) + " steps along an axis of " + std::to_string(entries), 0};
   values_.push_back(std::move(value));
   return static_cast<int>(values_.size()) - 1;
 }

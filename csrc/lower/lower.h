@@ -10,6 +10,7 @@
 // Codes are stored in a byte as code minus the smallest code of the format.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -36,6 +37,8 @@ struct Coding {
   std::vector<float> steps;  // one, or one for each entry along `axis`
   int axis = -1;
   float step() const { return steps[0]; }
+  // Of an entry along the axis. A file may hold fewer than there are entries; `Lowering::add` refuses that, others come before.
+  float step(int64_t entry) const { return steps[uniform() ? 0 : std::min(static_cast<size_t>(entry), steps.size() - 1)]; }
   bool uniform() const { return axis < 0; }
   bool operator==(const Coding&) const = default;
 };

@@ -220,8 +220,8 @@ struct MeanTables {
       return std::clamp(std::nearbyint(static_cast<float>(limit) / step) + static_cast<float>(c.zero), 0.0f, static_cast<float>(c.high));
     };
     for (int64_t c = 0; c < channels; ++c) {
-      const float step = y.steps[y.uniform() ? 0 : static_cast<size_t>(c)], zero = static_cast<float>(y.zero);
-      x_step.push_back(x.steps[x.uniform() ? 0 : static_cast<size_t>(c)]);
+      const float step = y.step(c), zero = static_cast<float>(y.zero);
+      x_step.push_back(x.step(c));
       y_step.push_back(step);
       low.push_back((node.low ? code(*node.low, step, y) : 0.0f) - zero);
       high.push_back((node.high ? code(*node.high, step, y) : static_cast<float>(y.high)) - zero);

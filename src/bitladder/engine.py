@@ -26,6 +26,7 @@ from bitladder.runtime.reference import run as reference
 
 Bits = int | Mapping[str, int] | None
 RUNGS_KEPT = 16  # small tables of widths that come again
+SHAPES_KEPT = 64  # of inputs, with those of the outputs
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,8 @@ class Engine:
 
     def pieces(self) -> list[Piece]:
         """The graph in the pieces it runs in."""
+        if (cut := self._pieces) is not None:
+            return cut
         with self._lock:
             if self._pieces is None:
                 self._pieces = self._cut()
@@ -110,7 +113,7 @@ class Engine:
     @property
     def arena_bytes(self) -> int:
         """Memory of values in between in the core, of all shapes that came so far."""
-        return sum(next(iter(p.rungs.values())).arena_bytes for p in self.pieces() if p.rungs)
+        return sum(next(iter(p.rungs.values()))[0].arena_bytes for p in self.pieces() if p.rungs)
 
     # ------------------------------------------------------------------------------------------------------ cutting
 
@@ -155,12 +158,16 @@ class Engine:
     def _run_piece(
         self, piece: Piece, env: Mapping[str, np.ndarray], bits: Bits, times: list[StepTime] | None
     ) -> dict[str, np.ndarray]:
-        feeds = {v.name: env[v.name] for v in piece.graph.inputs}
         if piece.reason:
-            return self._on_reference(piece, feeds, bits, times)
-        arrays = [np.require(a, requirements="C") for a in feeds.values()]
-        rung = self._rung(piece, arrays, bits)
-        outputs = [np.empty(shape, dtype) for shape, dtype in rung.prepare([a.shape for a in arrays])]
+            return self._on_reference(piece, {v.name: env[v.name] for v in piece.graph.inputs}, bits, times)
+        arrays = [np.asarray(env[v.name], order="C") for v in piece.graph.inputs]
+        rung, shapes = self._rung(piece, arrays, bits)
+        key = tuple([a.shape for a in arrays])
+        if (made := shapes.get(key)) is None:
+            if len(shapes) >= SHAPES_KEPT:
+                shapes.clear()
+            made = shapes[key] = [(shape, np.dtype(name)) for shape, name in rung.prepare(list(key))]
+        outputs = [np.empty(shape, dtype) for shape, dtype in made]
         if times is None:
             rung.run(arrays, outputs)
         else:
@@ -179,13 +186,12 @@ class Engine:
             times.append(StepTime(names, "reference", (perf_counter() - start) * 1e3))
         return out
 
-    def _rung(self, piece: Piece, arrays: Sequence[np.ndarray], bits: Bits) -> Any:
-        """The piece in the core at a width, loaded when it is first asked for."""
+    def _rung(self, piece: Piece, arrays: Sequence[np.ndarray], bits: Bits) -> tuple[Any, dict[Any, Any]]:
+        """The piece in the core at a width, loaded when it is first asked for, and the outputs of shapes that came before."""
+        key = (tuple([a.dtype for a in arrays]), tuple(sorted(bits.items())) if isinstance(bits, Mapping) else bits)
+        if (known := piece.rungs.get(key)) is not None:
+            return known
         dtypes = tuple(a.dtype.name for a in arrays)
-        key = (dtypes, tuple(sorted(bits.items())) if isinstance(bits, Mapping) else bits)
-        rung = piece.rungs.get(key)
-        if rung is not None:
-            return rung
         with self._lock:
             if dtypes not in piece.networks:
                 piece.networks[dtypes] = self._load(piece.graph, dtypes)
@@ -194,8 +200,8 @@ class Engine:
             rung = piece.networks[dtypes].at(bits if isinstance(bits, int) else 0, each)
             if len(piece.rungs) >= RUNGS_KEPT:
                 piece.rungs.pop(next(iter(piece.rungs)))
-            piece.rungs[key] = rung
-        return rung
+            piece.rungs[key] = (rung, {})
+            return piece.rungs[key]
 
     def _load(self, graph: Graph, dtypes: Sequence[str]) -> Any:
         inputs = tuple(Value(v.name, d, v.shape) for v, d in zip(graph.inputs, dtypes, strict=True))

@@ -221,12 +221,14 @@ def fitting(value: Value, given: Any, sizes: dict[str, tuple[int, str]]) -> np.n
         raise ValueError(f"{where} must be an array, got a list of uneven rows; pad them to one length") from None
     check_shape(where, value, a, sizes)
     dtype = np.dtype(value.dtype)
-    if not np.can_cast(a.dtype, dtype, "same_kind"):
+    if a.dtype != dtype and not np.can_cast(a.dtype, dtype, "same_kind"):
         raise ValueError(f"{where} must be {dtype}, got {a.dtype}; convert it first")
     if a.dtype.kind == "f" and not (np.isfinite(a.min()) and np.isfinite(a.max())):
         what = "NaN" if np.isnan(a).any() else "infinity"
         raise ValueError(f"{where} must be finite, got {what} at {first_bad(a)}; clean the data")
-    out = a.astype(dtype, copy=False)
+    if a.dtype == dtype:
+        return a
+    out = a.astype(dtype)
     if out.dtype.kind in "iu" and not np.array_equal(out, a):
         raise ValueError(f"{where} must fit {dtype}, got numbers up to {a.max()}; convert it first")
     return out
@@ -237,18 +239,22 @@ def first_bad(a: np.ndarray) -> str:
     return str([int(i) for i in np.argwhere(~np.isfinite(a))[0]])
 
 
+def sizes_text(shape: tuple[int | str, ...]) -> str:
+    """A shape as errors show it."""
+    return "(" + ", ".join(map(str, shape)) + ")"
+
+
 def check_shape(where: str, value: Value, a: np.ndarray, sizes: dict[str, tuple[int, str]]) -> None:
     """Return if `a` has the rank and the sizes that the network wants, and is not empty."""
     want = value.shape
     if want is not None:
-        shown = "(" + ", ".join(map(str, want)) + ")"
         if a.ndim != len(want):
             hint = "; add the batch axis with x[None]" if a.ndim == len(want) - 1 else "; reshape it"
-            raise ValueError(f"{where} must have shape {shown}, got {a.shape}{hint}")
+            raise ValueError(f"{where} must have shape {sizes_text(want)}, got {a.shape}{hint}")
         for axis, (n, got) in enumerate(zip(want, a.shape, strict=True)):
             if isinstance(n, int) and n != got:
                 raise ValueError(
-                    f"{where} must have shape {shown}, got {a.shape}: axis {axis} must be {n}; reshape or resize it"
+                    f"{where} must have shape {sizes_text(want)}, got {a.shape}: axis {axis} must be {n}; reshape or resize it"
                 )
             if isinstance(n, str) and n and sizes.setdefault(n, (got, value.name))[0] != got:
                 size, other = sizes[n]

@@ -28,6 +28,7 @@ Feeds = Mapping[str, np.ndarray]
 Progress = Callable[[str, int, int], None]
 
 TOLERANCE = 1e-5  # of a float node, relative, and absolute in the largest of its numbers (docs/numerics.md)
+MANY = 32  # samples at a time for which weights may be laid out in another way
 BORDERS = ("encode", "decode", "ring", "layout")  # steps that bring values into the form that a kernel wants
 STEADY = (*UNARY, "add", "sub", "mul", "div", "min", "max", "clip", "where", "prelu")  # float nodes without an order of sums
 EXACT_IN_ONNX = ("conv", "linear", "matmul", "global_avg_pool")  # where ONNX Runtime has an integer kernel
@@ -227,7 +228,7 @@ def near(got: np.ndarray, exact: np.ndarray, want: Any) -> bool:
 
 
 def networks(graph: Graph, truth: Truth, feeds: Feeds, isa: str, name: str, bits: Bits, off: set[str]) -> list[Row]:
-    """The network from end to end; two threads; samples one by one; and where some nodes are loose, those between them.
+    """The network; two threads, weights laid out for batches; samples one by one; between loose nodes, stretches.
 
     Loose are nodes that were off alone, and those that sum floats. All else must be equal to the bit; where there are loose
     nodes, differences of the whole network are told, and no more.
@@ -240,10 +241,10 @@ def networks(graph: Graph, truth: Truth, feeds: Feeds, isa: str, name: str, bits
         return []
     rows = [found for nodes in stretches(graph, loose) for found in together(graph, nodes, truth, isa, name, bits)]
     same, exact = Truth(truth.graph, made, {}), not loose
-    two = Engine(graph, threads=2, isa=isa).run(feeds, bits)
+    two = Engine(graph, threads=2, batch=MANY, isa=isa).run(feeds, bits)
     if loose or len(graph.nodes) == 1:
         rows.append(told(compared(row, made, truth), exact))
-    rows.append(told(compared(replace(row, node="2 threads"), two, same), exact))
+    rows.append(told(compared(replace(row, node="2 threads, batches"), two, same), exact))
     if (singles := one_by_one(one, graph, feeds, made, bits)) is not None:
         rows.append(told(compared(replace(row, node="samples one by one"), singles, same), exact))
     return rows

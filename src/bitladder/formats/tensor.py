@@ -88,7 +88,10 @@ def spread(p: np.ndarray, shape: tuple[int, ...], axes: tuple[int, ...], group: 
     if group is not None:
         rows = shape[0]
         return np.repeat(p, group, axis=1)[:, : int(np.prod(shape[1:], dtype=np.int64))].reshape((rows, *shape[1:]))
-    return p.reshape([n if a in axes else 1 for a, n in enumerate(shape)]) if axes else p.reshape(())
+    entries = [n if a in axes else 1 for a, n in enumerate(shape)] if axes else []
+    if p.size != (count := math.prod(entries)):
+        raise ValueError(f"encoding: axes {axes} of shape {shape} must have {count} entries, got {p.size}; mend the encoding")
+    return p.reshape(entries)
 
 
 @dataclass(frozen=True)
