@@ -560,7 +560,7 @@ def test_a_file_that_is_written_over_is_refused(ladder):
         path.write_bytes(other)
         with pytest.raises(Malformed, match="changed since it was opened"):
             again()
-        with pytest.raises(Malformed, match="load: .*net.ladder"):
+        with pytest.raises(Malformed, match=r"load: .*net\.ladder"):
             file.to_bytes(attached)
     path.write_bytes(data)
     assert_same(attached, graph)
