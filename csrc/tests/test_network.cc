@@ -17,6 +17,7 @@
 static std::atomic<int64_t> allocations{0};
 static thread_local bool counting = false;
 
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // they have their own
 [[gnu::noinline]] void* operator new(size_t size) {
   if (counting) ++allocations;
   if (void* p = std::malloc(size)) return p;
@@ -24,6 +25,7 @@ static thread_local bool counting = false;
 }
 [[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
 [[gnu::noinline]] void operator delete(void* p, size_t) noexcept { std::free(p); }
+#endif
 
 using namespace bl;
 
