@@ -1,12 +1,16 @@
 """The file: what is written comes back, a narrow reader reads little, and damage is refused in one clear line."""
 
+import copy
+import gc
 import io
 import json
 import os
+import pickle
 import random
 import re
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -171,8 +175,9 @@ def test_any_flipped_bit_is_noticed(tmp_path):
         path.write_bytes(bad)
         if position in (10, 11):  # a newer minor version is read all the same
             continue
-        with pytest.raises((Malformed, Unsupported)):
-            file.load(path)
+        for load in (file.load, file.attach):
+            with pytest.raises((Malformed, Unsupported)):
+                load(path)
 
 
 def rewritten(path, change):
@@ -470,3 +475,124 @@ def test_the_worked_example_is_what_is_written(tmp_path):
     with open(tmp_path / "a.ladder", "rb") as f:
         reader = Reader(f, "it")
         assert [reader.read(n) for n in (0, 1)] == [b"\x0c", b"\x0a"]
+
+
+# ------------------------------------------------------------------------------------- codes that stay in their file
+
+
+@pytest.fixture
+def ladder(tmp_path):
+    """A saved network, its graph and its path."""
+    graph = convnet()
+    file.save(graph, tmp_path / "net.ladder")
+    return graph, tmp_path / "net.ladder"
+
+
+def damaged_at(path, position):
+    """One byte of a file changed where it lies."""
+    with open(path, "r+b") as f:
+        f.seek(position)
+        old = f.read(1)
+        f.seek(position)
+        f.write(bytes([old[0] ^ 0x20]))
+
+
+@pytest.mark.parametrize("make", [convnet, odd_graph])
+def test_codes_that_stay_in_the_file_are_the_same(make, tmp_path):
+    """At all planes, at fewer, narrowed twice, and in what is saved again; none of them is kept."""
+    file.save(make(), tmp_path / "a.ladder")
+    graph, again = file.attach(tmp_path / "a.ladder")
+    whole = file.load(tmp_path / "a.ladder")
+    assert_same(graph, whole)
+    assert again() == file.to_bytes(graph) == (tmp_path / "a.ladder").read_bytes()
+    for bits in range(1, 9):
+        assert_same(graph.at(bits), whole.at(bits))
+        assert_same(graph.at(bits + 1).at(bits), whole.at(bits + 1).at(bits))
+        assert_same(file.attach(tmp_path / "a.ladder", bits)[0], whole.at(bits))
+    tensors = [c for c in [*graph.constants.values(), *graph.at(2).constants.values()] if isinstance(c, QTensor)]
+    assert tensors
+    assert not any(isinstance(c.place, np.ndarray) for c in tensors)
+    assert [c.nbytes for c in tensors[:3]] == [c.held().nbytes for c in tensors[:3]]
+
+
+@pytest.mark.parametrize("then", ["deleted", "replaced"])
+def test_a_file_that_loses_its_name_is_still_read(then, ladder):
+    """What is open stays what it was, whatever has its name now."""
+    graph, path = ladder
+    attached, again = file.attach(path)
+    data = path.read_bytes()
+    if then == "deleted":
+        path.unlink()
+    else:
+        file.save(convnet(classes=9), path)
+    assert_same(attached, graph)
+    assert again() == data
+
+
+def test_damage_after_loading_is_refused(ladder):
+    """Whatever byte of a plane changes: the codes that need it are refused, the others are read."""
+    graph, path = ladder
+    attached, _ = file.attach(path)
+    last = path.stat().st_size - 1
+    damaged_at(path, last)
+    good = [name for name, c in attached.constants.items() if isinstance(c, QTensor) and readable(c)]
+    assert len(good) == 2
+    assert_same(attached.at(4), graph.at(4))  # the last plane is not needed
+    damaged_at(path, last)
+    assert_same(attached, graph)
+
+
+def readable(c):
+    """Whether the codes of a tensor can be had."""
+    try:
+        return c.codes is not None
+    except Malformed:
+        return False
+
+
+def test_a_file_that_is_written_over_is_refused(ladder):
+    """Another network in the same place, or less of this one, is not taken for it."""
+    graph, path = ladder
+    attached, again = file.attach(path)
+    data = path.read_bytes()
+    file.save(convnet(classes=9), path.with_name("other"))
+    for other in (path.with_name("other").read_bytes(), data[:-1], data[:40], b""):
+        path.write_bytes(other)
+        with pytest.raises(Malformed, match="changed since it was opened"):
+            again()
+        with pytest.raises(Malformed, match=r"load: .*net\.ladder"):
+            file.to_bytes(attached)
+    path.write_bytes(data)
+    assert_same(attached, graph)
+
+
+def test_copies_of_tensors_in_a_file_are_whole(ladder):
+    """A pickle and a deep copy hold the codes, so that they go where the file does not."""
+    graph, path = ladder
+    attached, _ = file.attach(path)
+    there, copied = pickle.dumps(attached), copy.deepcopy(attached)
+    path.write_bytes(b"")
+    assert_same(pickle.loads(there), graph)
+    assert_same(copied, graph)
+
+
+def test_two_loads_of_a_file_are_independent(ladder):
+    """Each has a descriptor of its own, closed when nothing needs it."""
+    graph, path = ladder
+    one, two = file.attach(path)[0], file.attach(path)[0]
+    reader = one.constants["w1"].place.reader
+    assert reader is not two.constants["w1"].place.reader
+    opened = reader.f
+    del one, reader
+    gc.collect()
+    assert opened.closed
+    assert_same(two, graph)
+
+
+def test_threads_share_an_open_file(ladder):
+    """Reads that overlap do not disturb each other."""
+    graph, path = ladder
+    attached, _ = file.attach(path)
+    with ThreadPoolExecutor(4) as pool:
+        for same in pool.map(lambda _: same_constants(attached.constants["w1"], graph.constants["w1"]), range(400)):
+            assert same

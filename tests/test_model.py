@@ -1,11 +1,17 @@
 """The model: arrays in, the same kind of arrays out, and every wrong array refused in one line that names it."""
 
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
-from networks import convnet
+from networks import coded, convnet, fixed_points
 
 import bitladder as bl
-from bitladder.errors import Unsupported
+from bitladder import native
+from bitladder.errors import Malformed, Unsupported
 from bitladder.ir.graph import Graph, Node, Value
 from bitladder.model import packed_bytes
 
@@ -158,3 +164,83 @@ def test_auto_is_what_the_file_marks_as_its_default(tmp_path):
     assert bl.load(tmp_path / "a.ladder", 8).plan["w1"] == "nested8"
     bl.Model(convnet()).save(tmp_path / "a.ladder")
     assert bl.load(tmp_path / "a.ladder", "auto").plan["w1"] == "nested8"
+
+
+# ------------------------------------------------------------------------------------------------- loaded from a file
+
+
+@pytest.fixture
+def ladder(tmp_path):
+    """A path where a small network is saved."""
+    bl.Model(convnet()).save(tmp_path / "net.ladder")
+    return tmp_path / "net.ladder"
+
+
+@pytest.mark.parametrize("bits", [None, 5])
+def test_a_loaded_model_does_not_need_its_name(bits, ladder):
+    """Deleted or replaced before the first call: answers stay, at every width and in every engine."""
+    whole, model, other = bl.Model(convnet()), bl.load(ladder, bits), bl.load(ladder, bits)
+    bl.Model(convnet(classes=9)).save(ladder)
+    assert np.array_equal(model(X), whole.at(bits or 8)(X))
+    ladder.unlink()
+    assert np.array_equal(other(X), whole.at(bits or 8)(X))
+    assert bits or np.array_equal(model.at(3)(X), whole.at(3)(X))
+    assert np.array_equal(other.with_(threads=1, batch=4)(X), model(X))
+
+
+def test_a_file_that_changes_below_a_model_is_refused(ladder):
+    """Before the first call in one line; after it the engine has what it needs."""
+    late, early = bl.load(ladder), bl.load(ladder)
+    right = early(X)
+    data = bytearray(ladder.read_bytes())
+    for position in (20, len(data) - 1)[native.core is None :]:  # the header, which only the core reads again; the last plane
+        bad = bytearray(data)
+        bad[position] ^= 0x20
+        with open(ladder, "r+b") as f:
+            f.write(bad)
+        with pytest.raises(Malformed) as caught:
+            late(X)
+        assert "\n" not in str(caught.value)
+        assert np.array_equal(early(X), right)
+    with open(ladder, "r+b") as f:
+        f.write(data)
+    assert np.array_equal(late(X), right)
+
+
+RESIDENT = """
+import sys
+import numpy as np
+import bitladder as bl
+
+def resident():
+    lines = open("/proc/self/smaps_rollup").read().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
+
+small, large = sys.argv[1:]
+bl.load(small, threads=1)(np.zeros((1, 2, 6, 6), np.float32))
+before = resident()
+model = bl.load(large, threads=1)
+loaded = resident()
+model(np.zeros((1, 1024), np.float32))
+print(loaded - before, resident() - before, model.engine.arena_bytes)
+"""
+
+
+@pytest.mark.skipif(native.core is None, reason="the reference holds codes in memory")
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux")
+@pytest.mark.skipif(not platform.libc_ver()[0].startswith("glibc"), reason="other C libraries keep what is freed")
+@pytest.mark.parametrize("text", ["int8", "nested8"])
+def test_a_loaded_model_costs_little_more_than_its_codes(text, ladder, tmp_path):
+    """Resident after the first answer: codes once, the arena, and a fifth of both."""
+    names = [f"w{i}" for i in range(6)]
+    x = fixed_points(8, 5)
+    weights = dict.fromkeys(names, coded(text, (1024, 1024)))
+    nodes = [Node("linear", (f"h{i}", name), (f"h{i + 1}",)) for i, name in enumerate(names)]
+    graph = Graph((Value("h0", "float32", ("n", 1024)),), ("h6",), tuple(nodes), weights, {f"h{i}": x for i in range(6)})
+    bl.Model(graph).save(tmp_path / "large.ladder")
+    command = [sys.executable, "-c", RESIDENT, str(ladder), str(tmp_path / "large.ladder")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    loaded, resident, arena = map(int, done.stdout.split())
+    codes = sum(w.nbytes for w in weights.values())
+    assert loaded < 0.2 * codes
+    assert 0.9 * codes < resident <= 1.2 * (codes + arena)

@@ -10,6 +10,10 @@
 #include <tuple>
 #include <utility>
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 #include "border.h"
 #include "kernels.h"
 
@@ -250,12 +254,21 @@ std::vector<std::pair<std::string, std::string>> unsupported(nb::handle data) {
   return found;
 }
 
+// What loading has freed goes back to the system, where the C library keeps it otherwise.
+void trim() {
+#ifdef __GLIBC__
+  const nb::gil_scoped_release quiet;
+  malloc_trim(0);
+#endif
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
   m.doc() = "The native core. What its functions take and give back stands in _native.pyi.";
   m.def("isas", &isas);
   m.def("unsupported", &unsupported, "data"_a);
+  m.def("trim", &trim);
   nb::class_<PythonRung>(m, "Rung")
       .def("prepare", &PythonRung::prepare, "shapes"_a)
       .def("run", &PythonRung::run, "inputs"_a, "outputs"_a)

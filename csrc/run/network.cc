@@ -48,6 +48,8 @@ class Loaded final : public Network, public std::enable_shared_from_this<Loaded>
 
  private:
   void rows_per_layer();
+  std::map<std::string, int> readers_of_weights() const;
+  void drop(const std::string& weight);
   Graph graph_;
   Options options_;
   Pool pool_;
@@ -86,22 +88,31 @@ Problem Loaded::pack() {
       return {Status::unsupported, "load: node '" + node.name() + "' has no kernel: " + why, 0, node.name()};
   }
   rows_per_layer();
+  std::map<std::string, int> readers = readers_of_weights();
   for (Layer& layer : layers_) {
     const bool planes = layer.kind == Layer::sums && layer.flat && layer.rows > 0 && layer.rows <= rows_of_a_vector &&
                         layer.inputs * layer.columns >= large;
     if (Problem problem = pack_layer(graph_, layer, planes)) return problem;
-  }
-  std::vector<std::string> used;  // weights that something else reads stay
-  for (const Node& node : graph_.nodes)
-    for (size_t slot = 0; slot < node.inputs.size(); ++slot)
-      if (!(is_weighted(node) && slot == 1)) used.push_back(node.inputs[slot]);
-  for (const Layer& layer : layers_) {
-    if (std::find(used.begin(), used.end(), layer.weight) != used.end()) continue;
-    Constant& c = graph_.constants.at(layer.weight);
-    if (auto* codes = std::get_if<Codes>(&c)) codes->bytes = {};
-    if (auto* array = std::get_if<Array>(&c)) array->bytes = {};
+    if (--readers[layer.weight] == 0) drop(layer.weight);
   }
   return {};
+}
+
+// How often each constant is read. A layer that is packed is done with its weight; all others stay.
+std::map<std::string, int> Loaded::readers_of_weights() const {
+  std::map<std::string, int> out;
+  for (const Node& node : graph_.nodes)
+    for (size_t slot = 0; slot < node.inputs.size(); ++slot)
+      if (!(is_weighted(node) && slot == 1)) ++out[node.inputs[slot]];
+  for (const Layer& layer : layers_) ++out[layer.weight];
+  return out;
+}
+
+// Forgets the numbers of a weight, not what they are; a vector that is cleared would keep its memory.
+void Loaded::drop(const std::string& weight) {
+  Constant& c = graph_.constants.at(weight);
+  if (auto* codes = std::get_if<Codes>(&c)) codes->bytes = std::vector<uint8_t>();
+  if (auto* array = std::get_if<Array>(&c)) array->bytes = std::vector<uint8_t>();
 }
 
 Problem Loaded::at(const Widths& widths, std::shared_ptr<Rung>& out) {

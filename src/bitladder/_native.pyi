@@ -9,6 +9,9 @@ def isas() -> list[str]:
 def unsupported(data: Buffer) -> list[tuple[str, str]]:
     """The nodes of the network in a file's bytes that the core cannot run, each with the reason."""
 
+def trim() -> None:
+    """Gives memory that is free back to the system; does nothing where the C library cannot."""
+
 class Rung:
     """A network at chosen widths. Any number of threads may run it at once."""
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -19,6 +20,7 @@ import numpy as np
 
 from bitladder import file, native
 from bitladder.errors import Unsupported
+from bitladder.formats import QTensor
 from bitladder.ir.graph import Graph, Node, PerWidth, Value
 from bitladder.runtime.reference import run as reference
 
@@ -47,18 +49,33 @@ class Piece:
     networks: dict[tuple[str, ...], Any] = field(default_factory=dict)  # native.core.Network by the dtypes of its inputs
     rungs: dict[Any, Any] = field(default_factory=dict)
 
+    @cached_property
+    def held(self) -> Graph:
+        """The graph with all codes in memory: what the reference runs, which reads them every time."""
+        constants = {name: c.held() if isinstance(c, QTensor) else c for name, c in self.graph.constants.items()}
+        return self.graph.with_(constants=constants)
+
 
 class Engine:
     """A loaded network. Any number of threads may call `run` at once.
 
     graph: the network with all its planes. threads: of the private pool, all cores by default. batch: a hint for how many
-    samples come at a time, which decides how weights lie in memory. isa: an instruction set, the best by default.
+    samples come at a time, which decides how weights lie in memory. isa: an instruction set, the best by default. origin: reads
+    the file that all of `graph` came from.
     """
 
-    def __init__(self, graph: Graph, *, threads: int | None = None, batch: int = 1, isa: str = "") -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        threads: int | None = None,
+        batch: int = 1,
+        isa: str = "",
+        origin: Callable[[], bytes] | None = None,
+    ) -> None:
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
             raise ValueError(f"threads: must be a whole number from 1 up, got {threads!r}")
-        self.graph, self.threads, self.batch, self.isa = graph, threads or cores(), batch, isa
+        self.graph, self.threads, self.batch, self.isa, self.origin = graph, threads or cores(), batch, isa, origin
         self.foreign: dict[str, str] = {}  # nodes without a kernel: why
         self._pieces: list[Piece] | None = None
         self._lock = threading.RLock()
@@ -108,7 +125,7 @@ class Engine:
         if odd := [name for name in self.graph.outputs if name not in made]:
             return [Piece(self.graph, f"output {odd[0]!r} is made by no node")]
         if not self.foreign:
-            self.foreign = dict(native.core.unsupported(file.to_bytes(self.graph)))
+            self.foreign = dict(native.core.unsupported(self._bytes(self.graph)))
         return [Piece(part(self.graph, nodes), reason) for nodes, reason in runs(self.graph.nodes, self.foreign)]
 
     def _refused(self, piece: Piece, error: Unsupported) -> None:
@@ -162,7 +179,7 @@ class Engine:
         self, piece: Piece, feeds: Mapping[str, np.ndarray], bits: Bits, times: list[StepTime] | None
     ) -> dict[str, np.ndarray]:
         start = perf_counter()
-        graph = piece.graph if bits is None else piece.graph.at(bits)
+        graph = piece.held if bits is None else piece.held.at(bits)
         out = {name: np.asarray(a) for name, a in reference(graph, feeds).items()}
         if times is not None:
             names = ", ".join(n.name for n in graph.nodes[:3]) + (", ..." if len(graph.nodes) > 3 else "")
@@ -188,8 +205,14 @@ class Engine:
 
     def _load(self, graph: Graph, dtypes: Sequence[str]) -> Any:
         inputs = tuple(Value(v.name, d, v.shape) for v, d in zip(graph.inputs, dtypes, strict=True))
-        isa = self.isa or native.isa()
-        return native.core.Network(file.to_bytes(graph.with_(inputs=inputs)), self.threads, self.batch, isa)
+        given = graph if inputs == graph.inputs else graph.with_(inputs=inputs)
+        network = native.core.Network(self._bytes(given), self.threads, self.batch, self.isa or native.isa())
+        native.trim()
+        return network
+
+    def _bytes(self, graph: Graph) -> bytes:
+        """The file of a graph: the one it came from, if that is this graph, or one made here."""
+        return self.origin() if self.origin and graph is self.graph else file.to_bytes(graph)
 
 
 def cores() -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bitladder import file
+from bitladder import file, native
 from bitladder.engine import Engine
 from bitladder.errors import Unsupported
 from bitladder.formats import Encoding, Format
@@ -93,7 +93,8 @@ class Model:
         threads: of its pool, all cores by default. batch: about how many samples come at a time; it decides how weights lie
         in memory. isa: an instruction set of `bitladder.native.isas()`, the best by default.
         """
-        return Model(self.whole, self.bits, Engine(self.whole, threads=threads, batch=batch, isa=isa))
+        engine = Engine(self.whole, threads=threads, batch=batch, isa=isa, origin=self.engine.origin)
+        return Model(self.whole, self.bits, engine)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network to one file, whole or not at all."""
@@ -167,9 +168,12 @@ def load(
 
     bits: a width, a width per weight, "auto" for no more planes than the file's plan runs on. None reads all there are and
     runs on the plan's; `at` can then go up to what is stored. threads, batch, isa: as for `Model.with_`.
+
+    All of it is checked; codes then stay in the file, which stays open: its name may go, what is in it must not change.
     """
-    graph = file.load(path, bits)
-    engine = Engine(graph, threads=threads, batch=batch, isa=isa)
+    graph, again = file.attach(path, bits)
+    native.trim()
+    engine = Engine(graph, threads=threads, batch=batch, isa=isa, origin=again if bits is None else None)
     return Model(graph, (graph.meta.get("default_bits") or None) if bits is None else None, engine)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["core", "isa", "isas", "why"]
+__all__ = ["core", "isa", "isas", "trim", "why"]
 
 # Why there is no core, or nothing where there is one. `core` is the extension module or None.
 why = "BITLADDER_NATIVE=0 is set" if os.environ.get("BITLADDER_NATIVE") == "0" else ""
@@ -39,3 +39,9 @@ def isa() -> str:
     if chosen and there and chosen not in there:
         raise ValueError(f"native: BITLADDER_ISA must be one of {', '.join(there)} on this machine, got {chosen!r}; unset it")
     return chosen if chosen in there else "".join(there[:1])
+
+
+def trim() -> None:
+    """Give memory that is free back to the system, where the core is there and can."""
+    if core:
+        core.trim()

@@ -48,6 +48,8 @@ def unpack(data: bytes, bits: int, count: int, signed: bool) -> np.ndarray:
         raise ValueError(f"unpack: {count} codes of {bits} bits must have {dense_bytes(count, bits)} bytes, got {len(data)}")
     if (used := count * bits % 8) and data[-1] >> used:
         raise ValueError("unpack: bits are set after the last code; the bytes are damaged")
+    if bits in (8, 16, 32):
+        return np.frombuffer(data, f"<{'i' if signed else 'u'}{bits // 8}").astype(np.int64)
     grid = np.unpackbits(np.frombuffer(data, np.uint8), count=count * bits, bitorder="little").reshape(count, bits)
     codes = np.zeros(count, np.int64)
     for k in range(bits):

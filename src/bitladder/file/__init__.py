@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from typing import IO
 
 from bitladder.disk import replacing
@@ -17,7 +18,7 @@ from bitladder.file.header import Bits, planes_wanted, to_header
 from bitladder.file.reading import from_header, layout, parameters
 from bitladder.ir.graph import Graph
 
-__all__ = ["Bits", "check_bits", "load", "load_from", "parameters", "planes_wanted", "save", "sizes", "to_bytes"]
+__all__ = ["Bits", "attach", "check_bits", "load", "load_from", "parameters", "planes_wanted", "save", "sizes", "to_bytes"]
 
 
 def save(graph: Graph, path: str | os.PathLike[str]) -> None:
@@ -44,6 +45,22 @@ def load(path: str | os.PathLike[str], bits: Bits = None) -> Graph:
     """
     with open(path, "rb", buffering=0) as f:
         return load_from(f, os.fspath(path), bits)
+
+
+def attach(path: str | os.PathLike[str], bits: Bits = None) -> tuple[Graph, Callable[[], bytes]]:
+    """The graph of a file whose codes stay there, checked as `load` does, and a function that reads the file again.
+
+    The file stays open until nothing needs it, so its name may go or be another file's. What changed in it is `Malformed`.
+    """
+    check_bits(bits)
+    f = open(path, "rb", buffering=0)  # noqa: SIM115  # closed with its reader
+    try:
+        reader = Reader(f, os.fspath(path))
+        weakref.finalize(reader, f.close)
+        return from_header(reader, bits, stay=True), reader.again
+    except BaseException:
+        f.close()
+        raise
 
 
 def load_from(f: IO[bytes], name: str, bits: Bits = None) -> Graph:

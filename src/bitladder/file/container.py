@@ -6,6 +6,7 @@ reading nothing that was not asked for and trusting nothing that it reads.
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import zlib
@@ -78,6 +79,7 @@ class Reader:
         if MAGIC[: len(prelude)] != prelude[: len(MAGIC)]:
             raise Malformed(f"load: {name!r} does not begin like a ladder file; give a file that quantize wrote")
         self.require(PRELUDE.size)
+        self.prelude = prelude  # with the checksum of the header, which has those of all sections
         _, major, minor, length, crc = PRELUDE.unpack(prelude)
         if major != MAJOR:
             raise Unsupported(f"load: {name!r} has format {major}.{minor}, must be {MAJOR}.x for this version; install another")
@@ -111,6 +113,24 @@ class Reader:
             size -= len(part)
         return b"".join(parts)
 
+    def span(self, begin: int, size: int) -> bytes:
+        """`size` bytes from `begin` on. Threads and forked processes may share a plain file: its place is not used."""
+        if not isinstance(self.f, io.FileIO) or not hasattr(os, "pread"):
+            self.f.seek(begin)
+            return self.exactly(size)
+        parts, end = [], begin + size
+        while begin < end and (part := os.pread(self.f.fileno(), end - begin, begin)):
+            parts.append(part)
+            begin += len(part)
+        return b"".join(parts)
+
+    def again(self) -> bytes:
+        """All bytes of the file, if it still has the header it had."""
+        data = self.span(0, self.total())
+        if len(data) != self.total() or data[: PRELUDE.size] != self.prelude:
+            raise Malformed(f"load: {self.name!r} has changed since it was opened; load it again")
+        return data
+
     def needed(self, number: int) -> int:
         """How long a prefix of the file must be to hold section `number` and all before it."""
         return self.start + self.sections[number].end
@@ -124,8 +144,9 @@ class Reader:
         section = self.sections[number]
         begin = self.start + self.sections[number - 1].end if number else self.header_end
         self.require(self.needed(number))
-        self.f.seek(begin)
-        data = self.exactly(self.needed(number) - begin)
+        data = self.span(begin, self.needed(number) - begin)
+        if len(data) != self.needed(number) - begin:
+            raise Malformed(f"load: {self.name!r} has become shorter since it was opened; fetch the file again")
         gap = len(data) - section.size
         if any(data[:gap]):
             raise Malformed(f"load: the padding before section {number} of {self.name!r} is not zero; the file is damaged")

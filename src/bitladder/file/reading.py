@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from bitladder.codec.dense import unpack
-from bitladder.codec.planes import from_planes
 from bitladder.errors import Malformed, Unsupported
 from bitladder.file.container import MINOR, Reader
 from bitladder.file.fields import (
@@ -33,9 +31,10 @@ from bitladder.file.fields import (
     elements,
 )
 from bitladder.file.header import Bits, is_nested, planes_wanted
+from bitladder.file.stored import InFile, decode
 from bitladder.file.words import from_json
 from bitladder.formats import Encoding, Format, QTensor, parse
-from bitladder.formats.tensor import SPREAD, store
+from bitladder.formats.tensor import SPREAD
 from bitladder.ir.graph import Constant, Graph, Node, PerWidth, Value
 from bitladder.ir.ops import OPS
 from bitladder.stats.points import Points
@@ -94,6 +93,7 @@ class Source:
     """The sections of a file being read; every one may be taken once."""
 
     reader: Reader
+    stay: bool = False  # whether codes stay in the file
     taken: set[int] = field(default_factory=set)
 
     @property
@@ -141,15 +141,15 @@ class Source:
 
     def codes(self, entry: Json, e: Encoding, where: str) -> QTensor:
         """A tensor whose codes lie in one section."""
-        low, high = e.format.span()
         body = self.read(entry["data"], where)
-        try:
-            codes = unpack(body, e.format.bits, elements(entry["shape"], where), signed=low < 0)
-        except ValueError as error:
-            raise Malformed(f"load: codes of {where}: {error}; the file is damaged") from None
-        if codes.size and (codes.min() < low or codes.max() > high):
-            raise damaged(f"codes of {where}", f"between {low} and {high}", f"{codes.min()}..{codes.max()}")
-        return QTensor(e, store(codes, e.format).reshape(entry["shape"]))
+        return self.tensor([body], [entry["data"]], entry, e, where)
+
+    def tensor(self, bodies: list[bytes], numbers: list[int], entry: Json, e: Encoding, where: str) -> QTensor:
+        """A tensor of the codes in `bodies`, the sections `numbers`; what stays in the file is only checked here."""
+        shape = tuple(entry["shape"])
+        codes = decode(bodies, e.format, shape, where)
+        narrow = e.at(len(bodies)) if is_nested(e.format) else e
+        return QTensor(narrow, InFile(self.reader, tuple(numbers), e.format, shape, where) if self.stay else codes)
 
 
 def format_of(entry: Json, where: str) -> Format:
@@ -201,9 +201,12 @@ def layout(reader: Reader) -> tuple[dict[str, int], dict[int, int]]:
     return stored, {b: reader.needed(last_needed(tensors, total, b, floors)) for b in range(1, most + 1)}
 
 
-def from_header(reader: Reader, bits: Bits) -> Graph:
-    """The network of an open file, its nested weights narrowed to `bits`; everything is checked before it is used."""
-    source = Source(reader)
+def from_header(reader: Reader, bits: Bits, stay: bool = False) -> Graph:
+    """The network of an open file, its nested weights narrowed to `bits`; everything is checked before it is used.
+
+    stay: codes are checked and stay in the file, which is read again whenever they are asked for.
+    """
+    source = Source(reader, stay)
     root = checked(reader.header, ROOT, "the header", source.newer)
     meta = from_json(root["meta"], list)
     floors, default = (widths_in(meta, key) for key in ("min_bits", "default_bits"))
@@ -270,11 +273,8 @@ def planes(
         bodies[name].append(source.reader.read(number))
     out = {}
     for name, (entry, encoding) in nested.items():
-        try:
-            codes = from_planes(bodies[name], encoding.format.bits, elements(entry["shape"], f"tensor {name!r}"))
-        except ValueError as error:
-            raise Malformed(f"load: tensor {name!r}: {error}; the file is damaged") from None
-        out[name] = QTensor(encoding.at(len(bodies[name])), codes.reshape(entry["shape"]))
+        read = bodies.pop(name)
+        out[name] = source.tensor(read, entry["planes"][: len(read)], entry, encoding, f"tensor {name!r}")
     return out
 
 

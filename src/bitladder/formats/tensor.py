@@ -170,12 +170,27 @@ def fit(
     return Encoding(fmt, params, axes)
 
 
+class Stored(Protocol):
+    """Codes that lie elsewhere, in an open file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    def read(self) -> np.ndarray:
+        """The codes, read and checked now."""
+
+    def __rshift__(self, bits: int) -> Stored:
+        """The same codes without their last `bits` bits."""
+
+
 @dataclass(frozen=True)
 class QTensor:
-    """A tensor as codes: what files store, kernels read and reports count. Codes are numpy integers."""
+    """A tensor as codes: what files store, kernels read and reports count. Codes are numpy integers.
+
+    place: the codes, or where they lie; those are read whenever they are asked for, and not kept.
+    """
 
     encoding: Encoding
-    codes: np.ndarray
+    place: np.ndarray | Stored
 
     @classmethod
     def of(cls, x: np.ndarray, encoding: Encoding) -> QTensor:
@@ -187,8 +202,17 @@ class QTensor:
         return self.encoding.format
 
     @property
+    def codes(self) -> np.ndarray:
+        """The codes; ask once and keep them where they are needed more than once."""
+        return self.place if isinstance(self.place, np.ndarray) else self.place.read()
+
+    @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self.codes.shape)
+        return tuple(self.place.shape)
+
+    def held(self) -> QTensor:
+        """The same tensor with its codes in memory."""
+        return self if isinstance(self.place, np.ndarray) else QTensor(self.encoding, self.codes)
 
     def decode(self) -> np.ndarray:
         """Reals, float32."""
@@ -207,12 +231,12 @@ class QTensor:
         narrow = self.encoding.at(bits)
         if narrow is self.encoding:
             return self
-        return QTensor(narrow, self.codes >> (self.format.bits - narrow.format.bits))
+        return QTensor(narrow, self.place >> (self.format.bits - narrow.format.bits))
 
     @property
     def nbytes(self) -> int:
         """Bytes of the codes, packed, before entropy coding."""
-        return (self.codes.size * self.format.bits + 7) // 8
+        return (math.prod(self.shape) * self.format.bits + 7) // 8
 
 
 def store(codes: np.ndarray, fmt: Format) -> np.ndarray:
