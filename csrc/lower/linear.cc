@@ -262,25 +262,15 @@ void finish_with(Piece& piece, const Layer& layer, const Residual& r, const Codi
   f.out_high = r.out.high;
 }
 
-// The node whose lookup table can be applied to the codes of `from` before they are stored, or null.
-const Node* table_after(Lowering& lower, const Node& from, const Coding& coding, std::shared_ptr<uint8_t[]>& table) {
-  const Node* node = coding.uniform() ? lower.only_reader(from.outputs[0]) : nullptr;
-  Coding out;
-  if (node == nullptr || node->inputs.size() != 1 || !lower.coding(*node, 0, out) || !out.uniform()) return nullptr;
-  table.reset(new uint8_t[256]);
-  return lookup_table(*node, coding, out, table.get()) ? node : nullptr;
-}
-
 bool needs_decoding(const Layer& layer) { return layer.scheme == Layer::table || layer.planes != nullptr; }
 
-int64_t multiplies_of(const Layer& layer, const std::vector<Piece>& pieces) {
+int64_t multiplies_of(const std::vector<Piece>& pieces) {
   int64_t out = 0;
   for (const Piece& piece : pieces) {
     int64_t inputs = 0;
     for (const Stretch& s : piece.part->stretches) inputs += static_cast<int64_t>(s.pixels) * piece.part->in_channels;
     out += piece.rows * inputs * piece.part->columns;
   }
-  (void)layer;
   return out;
 }
 
@@ -307,6 +297,7 @@ bool shapes_of(Lowering& lower, const Node& node, const Layer& layer, const Valu
   int64_t channels = 0;
   for (const Part& p : layer.parts) channels = std::max<int64_t>(channels, p.in_channel + p.in_channels);
   if (x.shape[1] != channels) return lower.refuse(node, "its input does not have the channels of its weight");
+  out.image = image_of(x);
   out.window = window_of(layer, height, width);
   if (out.window.height < 1 || out.window.width < 1) return lower.refuse(node, "its input is smaller than its kernel");
   out.y = {x.shape[0], layer.columns};
@@ -336,25 +327,31 @@ std::string kernel_name(const Layer& layer, bool fused) {
   return fused ? name + " + add" : name;
 }
 
-bool lower_sums(Lowering& lower, const Node& node, const Layer& layer, int number) {
+// A plan with its input as the layer's kernels want it, codes or reals, rows or image; null if the node was refused.
+std::shared_ptr<Plan> planned(Lowering& lower, const Node& node, const Layer& layer, int number, Shapes& shapes) {
   auto plan = std::make_shared<Plan>();
   plan->layer = &layer;
   plan->number = number;
   int x = lower.input(node, 0);
-  if (x < 0) return lower.refuse(node, "its input is made by nothing that has a kernel");
-  x = lower.encoded(x, layer.x);
-  x = layer.flat ? lower.rows(x) : lower.image(x);
-  Shapes shapes;
-  if (!shapes_of(lower, node, layer, lower.value(x), shapes)) return false;
-  if (!layer.flat) shapes.image = image_of(lower.value(x));
-  plan->x = x;
+  if (x < 0) return lower.refuse(node, "its input is made by nothing that has a kernel"), nullptr;
+  x = layer.kind == Layer::real ? lower.reals(x) : lower.encoded(x, layer.x);
+  if (lower.value(x).type != Type::f32) return lower.refuse(node, "its input is not float32"), nullptr;
+  plan->x = layer.flat ? lower.rows(x) : lower.image(x);
+  if (!shapes_of(lower, node, layer, lower.value(plan->x), shapes)) return nullptr;
   plan->image = shapes.image;
+  return plan;
+}
+
+bool lower_sums(Lowering& lower, const Node& node, const Layer& layer, int number) {
+  Shapes shapes;
+  const auto plan = planned(lower, node, layer, number, shapes);
+  if (plan == nullptr) return false;
   const Residual residual = residual_of(lower, node, layer, shapes.y);
   plan->other = residual.add == nullptr ? -1 : layer.flat ? lower.rows(residual.other) : lower.image(residual.other);
   const Node* last = residual.add != nullptr ? residual.add : &node;
   Coding coding = residual.add != nullptr ? residual.out : layer.y;
   std::shared_ptr<uint8_t[]> table;
-  const Node* after = layer.codes ? table_after(lower, *last, coding, table) : nullptr;
+  const Node* after = layer.codes ? fused_table(lower, *last, coding, table) : nullptr;
   if (after != nullptr) last = after;
   plan->y = lower.output(*last, 0, Type::f32, shapes.y, !layer.flat, layer.codes);
   if (residual.add != nullptr) lower.fuse(*residual.add);
@@ -383,7 +380,7 @@ bool lower_sums(Lowering& lower, const Node& node, const Layer& layer, int numbe
     plan->scratch_each = std::max(plan->scratch_each, (panel_bytes(part, 0) + 127) / 64 * 64);
     plan->pieces.push_back(std::move(piece));
   }
-  Step step{node.name(), kernel_name(layer, residual.add != nullptr), {x}, {plan->y}, nullptr};
+  Step step{node.name(), kernel_name(layer, residual.add != nullptr), {plan->x}, {plan->y}, nullptr};
   if (plan->other >= 0) step.reads.push_back(plan->other);
   const auto scratch = [&](int64_t bytes) {
     step.writes.push_back(lower.scratch(bytes));
@@ -393,7 +390,7 @@ bool lower_sums(Lowering& lower, const Node& node, const Layer& layer, int numbe
   plan->row_sums = half ? scratch(4 * sums) : -1;
   plan->channel_sums = half && !layer.flat ? scratch(3 * 4 * (shapes.image.elements / shapes.image.channels)) : -1;
   plan->scratch = needs_decoding(layer) ? scratch(plan->scratch_each * lower.options().threads) : -1;
-  step.macs = multiplies_of(layer, plan->pieces);
+  step.macs = multiplies_of(plan->pieces);
   step.bytes = packed_bytes(layer);
   const int64_t codes = layer.flat ? to.elements : image_of(lower.value(plan->y)).elements;
   const bool tabled = after != nullptr;
@@ -458,19 +455,9 @@ void run_groups(const Plan& plan, const Frame& f) {
 }
 
 bool lower_real(Lowering& lower, const Node& node, const Layer& layer, int number) {
-  auto plan = std::make_shared<Plan>();
-  plan->layer = &layer;
-  plan->number = number;
-  int x = lower.input(node, 0);
-  if (x < 0) return lower.refuse(node, "its input is made by nothing that has a kernel");
-  x = lower.reals(x);
-  if (lower.value(x).type != Type::f32) return lower.refuse(node, "its input is not float32");
-  x = layer.flat ? lower.rows(x) : lower.image(x);
   Shapes shapes;
-  if (!shapes_of(lower, node, layer, lower.value(x), shapes)) return false;
-  if (!layer.flat) shapes.image = image_of(lower.value(x));
-  plan->x = x;
-  plan->image = shapes.image;
+  const auto plan = planned(lower, node, layer, number, shapes);
+  if (plan == nullptr) return false;
   const bool codes = layer.codes;
   plan->y = codes ? lower.temporary(Type::f32, shapes.y, !layer.flat) : lower.output(node, 0, Type::f32, shapes.y, !layer.flat, false);
   const Image to = image_of_output(layer, lower.value(plan->y));
@@ -484,14 +471,14 @@ bool lower_real(Lowering& lower, const Node& node, const Layer& layer, int numbe
     plan->pieces.push_back(std::move(piece));
   }
   const bool groups = layer.planes != nullptr && plan->pieces[0].rows <= rows_by_planes;
-  Step step{node.name(), groups ? "float groups" : layer.decoded ? "float decoded" : "float", {x}, {plan->y}, nullptr};
+  Step step{node.name(), groups ? "float groups" : layer.decoded ? "float decoded" : "float", {plan->x}, {plan->y}, nullptr};
   if (!groups && (layer.decoded || layer.planes)) {
     plan->scratch = lower.scratch(plan->scratch_each * lower.options().threads);
     step.writes.push_back(plan->scratch);
   } else {
     plan->scratch = -1;
   }
-  step.macs = multiplies_of(layer, plan->pieces);
+  step.macs = multiplies_of(plan->pieces);
   step.bytes = packed_bytes(layer);
   step.work = [plan, groups](const Frame& f) {
     if (groups) return run_groups(*plan, f);

@@ -198,6 +198,14 @@ int Lowering::add(Value value) {
   return static_cast<int>(values_.size()) - 1;
 }
 
+// A value in another layout: in the same memory where that is the `same` bytes, else by a step.
+int Lowering::laid_out(int number, Value as, bool same) {
+  if (same) as.shares = number;
+  const int to = add(std::move(as));
+  if (!same) emit_conversion(*this, number, to);
+  return to;
+}
+
 int Lowering::rows(int number) {
   const Value v = values_[number];
   if (!v.image) return number;
@@ -209,9 +217,7 @@ int Lowering::rows(int number) {
   as.top = as.bottom = as.left = as.right = 0;
   const Image i = image_of(v);
   const bool same = (v.top | v.bottom | v.left | v.right) == 0 && (i.channels == 1 || i.height * i.width == 1);
-  if (same) as.shares = number;
-  const int to = add(as);
-  if (!same) emit_conversion(*this, number, to);
+  const int to = laid_out(number, std::move(as), same);
   in_rows_[number] = to;
   in_image_[to] = number;
   return to;
@@ -229,9 +235,7 @@ int Lowering::image(int number) {
     as.top = ring->second[0], as.bottom = ring->second[1], as.left = ring->second[2], as.right = ring->second[3];
   const Image i = image_of(as);
   const bool same = (as.top | as.bottom | as.left | as.right) == 0 && (i.channels == 1 || i.height * i.width == 1) && v.constant == nullptr;
-  if (same) as.shares = number;
-  const int to = add(as);
-  if (!same) emit_conversion(*this, number, to);
+  const int to = laid_out(number, std::move(as), same);
   in_image_[number] = to;
   in_rows_[to] = number;
   return to;

@@ -143,6 +143,7 @@ class Lowering {
   bool lower(const Node& node);
   bool ready_for_sum(const Node& node) const;
   int add(Value value);
+  int laid_out(int number, Value as, bool same);
   void ring_readers();
   const Graph& graph_;
   const std::vector<Layer>& layers_;
