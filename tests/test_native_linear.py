@@ -180,3 +180,17 @@ def test_an_encoding_with_the_wrong_number_of_steps_is_refused(op, where, count)
     x = np.random.default_rng(1).normal(size=(2, 4, 3, 3)).astype(np.float32)
     with pytest.raises(ValueError, match="mend the encoding"):
         Engine(graph).run({"x": x})
+
+
+@pytest.mark.parametrize("isa", native.isas())
+@pytest.mark.parametrize("clip", [None, (0.0, None)])
+def test_what_is_no_number_stays_none(clip, isa):
+    """A NaN among float weights comes out as NaN, as on the reference, and is not held at a limit."""
+    w = np.ones((20, 4), np.float32)
+    w[[0, 17], 1] = np.nan
+    node = Node("linear", ("x", "w"), ("y",), {}, clip)
+    graph = Graph((Value("x", "float32", ("n", 4)),), ("y",), (node,), {"w": w})
+    x = np.ones((7, 4), np.float32)
+    (got,) = Engine(graph, threads=1, isa=isa).run({"x": x}).values()
+    assert np.array_equal(got, run(graph, {"x": x})["y"], equal_nan=True)
+    assert np.isnan(got[:, [0, 17]]).all()
