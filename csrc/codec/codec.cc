@@ -5,6 +5,9 @@
 #include <cstring>
 
 #include "dense.h"
+#include "fast.h"
+#include "rows.h"
+#include "ternary.h"
 
 namespace bl {
 
@@ -24,37 +27,50 @@ bool raw_codes(std::string_view body, Grid grid, CodeKind kind, int width, uint8
   return true;
 }
 
-bool raw_plane(std::string_view body, Grid grid, uint8_t* codes) {
-  const int64_t count = grid.count();
-  if (static_cast<int64_t>(body.size()) != dense_bytes(count, 1) || !ends_clean(body, count, 1)) return false;
-  for (int64_t i = 0; i < count; ++i) {
-    const int bit = static_cast<uint8_t>(body[static_cast<size_t>(i / 8)]) >> (i % 8) & 1;
-    codes[i] = static_cast<uint8_t>(codes[i] << 1 | bit);
-  }
-  return true;
-}
-
 }  // namespace
 
 bool decode_codes(const PartView& part, Grid grid, CodeKind kind, int width, uint8_t* out) {
   if (!bounded(part, grid.count())) return false;
   switch (part.coding) {
     case kRaw: return raw_codes(part.body, grid, kind, width, out);
+    case kFast: return decode_fast_codes(part.body, grid.count(), kind, width, out);
+    case kTernary: return decode_ternary(part.body, grid.count(), kind, width, out);
     default: return false;
   }
 }
 
-bool decode_planes(const std::vector<PartView>& parts, Grid grid, bool, int, uint8_t* codes) {
+void encode_codes(int coding, const int32_t* codes, Grid grid, CodeKind kind, Bytes& out) {
+  switch (coding) {
+    case kFast: return encode_fast_codes(codes, grid.count(), kind, out);
+    case kTernary: return encode_ternary(codes, grid.count(), kind, out);
+    default: out.clear();
+  }
+}
+
+bool decode_planes(const std::vector<PartView>& parts, Grid grid, bool sign, int known, uint8_t* codes) {
+  if (known + parts.size() > 8) return false;
+  Rows rows = rows_of(codes, grid.count(), known);
   for (const PartView& part : parts) {
     if (!bounded(part, grid.count())) return false;
     switch (part.coding) {
       case kRaw:
-        if (!raw_plane(part.body, grid, codes)) return false;
+        if (!append_raw(part.body, rows)) return false;
+        break;
+      case kFast:
+        if (!decode_fast_plane(part.body, sign, rows)) return false;
         break;
       default: return false;
     }
   }
+  codes_of(rows, codes);
   return true;
+}
+
+void encode_plane(int coding, const uint8_t* codes, Grid grid, int bits, int number, bool sign, Bytes& out) {
+  switch (coding) {
+    case kFast: return encode_fast_plane(codes, grid.count(), bits, number, sign, out);
+    default: out.clear();
+  }
 }
 
 bool decode_numbers(const PartView& part, Type type, int64_t count, const uint8_t*, uint8_t* out) {
