@@ -264,11 +264,14 @@ void trim() {
 
 }  // namespace
 
+void bind_fast(nb::module_& m);  // bind_fast.cc
+
 NB_MODULE(_native, m) {
   m.doc() = "The native core. What its functions take and give back stands in _native.pyi.";
   m.def("isas", &isas);
   m.def("unsupported", &unsupported, "data"_a);
   m.def("trim", &trim);
+  bind_fast(m);
   nb::class_<PythonRung>(m, "Rung")
       .def("prepare", &PythonRung::prepare, "shapes"_a)
       .def("run", &PythonRung::run, "inputs"_a, "outputs"_a)

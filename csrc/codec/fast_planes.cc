@@ -100,9 +100,13 @@ struct Work {
   void (*deposit)(const Classes&, Class*, std::vector<uint64_t>&);
 };
 
-Work work() {
+Work work(bool portable) {
 #ifdef __x86_64__
-  if (__builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt")) return {count_all<Bmi2>, deposit_all<Bmi2>};
+  if (!portable && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt")) {
+    return {count_all<Bmi2>, deposit_all<Bmi2>};
+  }
+#else
+  (void)portable;
 #endif
   return {count_all<Portable>, deposit_all<Portable>};
 }
@@ -137,10 +141,10 @@ bool take_coded(RansReader& reader, Class& own) {
 
 }  // namespace
 
-bool decode_fast_plane(std::string_view body, bool sign, Rows& rows) {
+bool decode_fast_plane(std::string_view body, bool sign, Rows& rows, bool portable) {
   const Classes classes{rows, sign};
   if (rows.count < 1 || classes.number >= kMostPlanes) return false;
-  const Work machine = work();
+  const Work machine = work(portable);
   Class all[kMostPlanes];
   machine.count(classes, all);
   size_t at = 0;

@@ -58,9 +58,10 @@ Frequencies quantized(const std::vector<uint64_t>& counts) {
   }
   const auto first = std::max_element(out.begin(), out.end());
   if (*first > kMostFrequency) {
-    const uint32_t spare = *first - kMostFrequency;
-    *first = 0;
-    *std::max_element(out.begin(), out.end()) += spare;
+    auto second = first == out.begin() ? first + 1 : out.begin();
+    for (auto other = second; other != out.end(); ++other)
+      if (other != first && *other > *second) second = other;
+    *second += *first - kMostFrequency;
     *first = kMostFrequency;
   }
   return out;
@@ -191,10 +192,9 @@ bool RansReader::take(const Slots& slots, int64_t count, uint8_t* out) {
       for (int lane = 0; lane < kLanes; ++lane) {
         const uint32_t slot = slots.of[x[lane] % kTotal];
         const uint32_t state = (slot >> 20) * (x[lane] >> kTotalBits) + (slot >> 8) % kTotal;
-        const uint32_t longer = state << 16 | get<uint16_t>(next);
-        const bool low = state < kStart;
-        x[lane] = low ? longer : state;
-        next += low ? 2 : 0;
+        const uint32_t low = static_cast<uint32_t>((uint64_t{state} - kStart) >> 63);  // one if a word is needed
+        x[lane] = state << 16 * low | (get<uint16_t>(next) & -low);
+        next += 2 * low;
         out[i + lane] = static_cast<uint8_t>(slot);
       }
     }

@@ -90,16 +90,19 @@ bool read_pairs(std::string_view body, size_t& at, int64_t count, Bytes& out) {
 
 // Symbols of `width` bits each become one string.
 bool read_symbols(RansReader& reader, const Slots& slots, int64_t count, int width, Bytes& out) {
-  uint8_t symbols[kChunk];
-  out.clear();
-  BitWriter writer(out);
+  uint8_t symbols[kChunk] = {};
+  out.assign((bytes_for(count * width) + kSpare + 7) / 8 * 8, 0);
+  uint8_t* next = out.data();
   for (int64_t done = 0; done < count; done += kChunk) {
     const int64_t here = std::min(kChunk, count - done);
     if (!reader.take(slots, here, symbols)) return false;
-    for (int64_t i = 0; i < here; ++i) writer.field(symbols[i], width);
+    std::fill_n(symbols + here, -here & 7, uint8_t{0});
+    for (int64_t i = 0; i < here; i += 8, next += width) {
+      uint64_t eight = 0;
+      for (int k = 7; k >= 0; --k) eight = eight << width | symbols[i + k];
+      std::memcpy(next, &eight, 8);
+    }
   }
-  writer.close();
-  out.resize((out.size() + kSpare + 7) / 8 * 8);
   return true;
 }
 
