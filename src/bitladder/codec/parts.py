@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from bitladder.codec import dense
+from bitladder.codec import dense, fast, ternary
 from bitladder.codec.planes import from_planes, to_planes
 
 RAW, BEST, FAST, TERNARY, TRELLIS = range(5)
@@ -67,7 +67,10 @@ def bounded(part: Part, count: int) -> None:
 # ------------------------------------------------------------------------------------------------------------- codes
 
 # By coding: codes (rows, cols) and their kind to bytes, None where it does not apply; and back, int64.
-CODES: dict[int, tuple[Callable[[np.ndarray, Kind], bytes | None], Callable[[bytes, Grid, Kind], np.ndarray]]] = {}
+CODES: dict[int, tuple[Callable[[np.ndarray, Kind], bytes | None], Callable[[bytes, Grid, Kind], np.ndarray]]] = {
+    FAST: (fast.encode_codes, fast.decode_codes),
+    TERNARY: (ternary.encode_codes, ternary.decode_codes),
+}
 
 
 def encode_codes(codes: np.ndarray, kind: Kind, coder: str) -> Part:
@@ -94,7 +97,9 @@ def decode_codes(part: Part, grid: Grid, kind: Kind) -> np.ndarray:
 # that plane; and back, from the codes that the planes before it make, to those with this plane (uint8).
 PLANES: dict[
     int, tuple[Callable[[np.ndarray, int, int, bool], bytes], Callable[[bytes, np.ndarray, int, bool], np.ndarray]]
-] = {}
+] = {
+    FAST: (fast.encode_plane, fast.decode_plane),
+}
 
 
 def encode_planes(codes: np.ndarray, bits: int, sign: bool, coder: str) -> list[Part]:

@@ -106,8 +106,8 @@ def read_runs(body: bytes, at: int, count: int) -> tuple[np.ndarray, int]:
 def pairs(flags: np.ndarray) -> bytes:
     """A flag for each two flags, then two bits for each pair that is not zero: 1, 2 or 3, the first flag the lowest bit."""
     two = np.pad(flags, (0, flags.size % 2)).reshape(-1, 2)
-    some = two.any(axis=1)
-    return to_bytes(some) + to_bytes(two[some].ravel())
+    some = two.max(axis=1)
+    return to_bytes(some) + to_bytes(two[some == 1].ravel())
 
 
 def read_pairs(body: bytes, at: int, count: int) -> tuple[np.ndarray, int]:
