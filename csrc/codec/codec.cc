@@ -48,21 +48,22 @@ void encode_codes(int coding, const int32_t* codes, Grid grid, CodeKind kind, By
 }
 
 bool decode_planes(const std::vector<PartView>& parts, Grid grid, bool sign, int known, uint8_t* codes) {
-  if (known + parts.size() > 8) return false;
-  Rows rows = rows_of(codes, grid.count(), known);
+  if (known < 0 || known + parts.size() > kMostPlanes) return false;
+  Prefix prefix(codes, grid.count());
   for (const PartView& part : parts) {
     if (!bounded(part, grid.count())) return false;
     switch (part.coding) {
       case kRaw:
-        if (!append_raw(part.body, rows)) return false;
+        if (!append_raw(part.body, prefix.rows(known))) return false;
         break;
       case kFast:
-        if (!decode_fast_plane(part.body, sign, rows)) return false;
+        if (!decode_fast_plane(part.body, sign, prefix.rows(known))) return false;
         break;
       default: return false;
     }
+    ++known;
   }
-  codes_of(rows, codes);
+  prefix.codes();
   return true;
 }
 

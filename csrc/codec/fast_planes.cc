@@ -12,7 +12,6 @@ namespace bl {
 
 namespace {
 
-constexpr int kMostPlanes = 8;
 constexpr uint32_t kNear = 192;   // of 4096: so near to one half a probability is not worth coding
 constexpr int64_t kChunk = 4096;  // symbols at once, a multiple of the lanes
 

@@ -14,7 +14,7 @@ constexpr uint32_t kTotal = 1u << kTotalBits;    // what the frequencies of a ru
 constexpr uint32_t kMostFrequency = kTotal - 12;  // so that a symbol costs more than 8 / 2048 bit
 constexpr uint32_t kSure = 24;                   // of 4096, the least probability of a bit
 constexpr int kLanes = 8;                        // states that take turns; for fewer than kFew symbols there is one
-constexpr int64_t kFew = 2048;
+constexpr int64_t kFew = 8192;
 
 // Of symbol 0, 1, ...; at most 256 of them.
 using Frequencies = std::vector<uint32_t>;

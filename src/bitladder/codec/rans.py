@@ -19,7 +19,7 @@ TOTAL_BITS = 12
 TOTAL = 1 << TOTAL_BITS  # what the frequencies of a run sum to
 MOST = TOTAL - 12  # a frequency; so that a symbol costs more than 8 / 2048 bit
 START = 1 << 16
-LANES, FEW = 8, 2048  # states that take turns; for fewer symbols than this there is one
+LANES, FEW = 8, 8192  # states that take turns; for fewer symbols than this there is one
 
 Run = tuple[np.ndarray, list[int]]  # symbols, and the frequency of each symbol 0, 1, ...
 
