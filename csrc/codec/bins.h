@@ -22,14 +22,15 @@ constexpr auto kRates = [] {
 struct Bin {
   uint16_t chance = 32768, seen = 0;
 
-  // Of a range: what one takes. Chances are kept from the ends, so that a bin costs 0.0056 bits or more.
-  uint64_t split(uint64_t range) const { return (range >> 16) * std::clamp<uint32_t>(chance, 256, 65280); }
-  void learn(bool one) {
+  void learn(bool one, int memory = kMemory) {
     const int32_t off = (one ? 65535 : 0) - chance;
     chance = static_cast<uint16_t>(chance + (static_cast<int64_t>(off) * kRates[seen] >> 16));
-    seen = static_cast<uint16_t>(seen + (seen < kMemory));
+    seen = static_cast<uint16_t>(seen + (seen < memory));
   }
 };
+
+// Of a range: what one takes. Chances are kept from the ends, so that a bin costs 0.0056 bits or more.
+inline uint64_t split(uint64_t range, uint32_t chance) { return (range >> 16) * std::clamp<uint32_t>(chance, 256, 65280); }
 
 // How many bytes more are sure to name a number in a range of this size: 1 to 4.
 inline int tail(uint64_t range) {
@@ -42,10 +43,11 @@ class Encoder {
  public:
   explicit Encoder(std::vector<uint8_t>& out) : out_(out), begin_(out.size()) {}
 
+  bool odds(uint32_t chance, bool one) { return take(split(range_, chance), one); }
   bool bit(Bin& bin, bool one) {
-    const uint64_t split = bin.split(range_);
+    odds(bin.chance, one);
     bin.learn(one);
-    return take(split, one);
+    return one;
   }
   bool half(bool one) { return take(range_ >> 1, one); }
 
@@ -59,12 +61,12 @@ class Encoder {
   }
 
  private:
-  bool take(uint64_t split, bool one) {
+  bool take(uint64_t below, bool one) {
     if (one) {
-      range_ = split;
+      range_ = below;
     } else {
-      range_ -= split;
-      add(split);
+      range_ -= below;
+      add(below);
     }
     if (range_ >> 32 == 0) {
       push(4);
@@ -97,8 +99,9 @@ class Decoder {
     sound_ = value_ < range_;
   }
 
+  bool odds(uint32_t chance, bool = false) { return take(split(range_, chance)); }
   bool bit(Bin& bin, bool = false) {
-    const bool one = take(bin.split(range_));
+    const bool one = odds(bin.chance);
     bin.learn(one);
     return one;
   }
@@ -111,10 +114,10 @@ class Decoder {
   }
 
  private:
-  bool take(uint64_t split) {
-    const bool one = value_ < split;
-    range_ = one ? split : range_ - split;
-    value_ -= one ? 0 : split;
+  bool take(uint64_t below) {
+    const bool one = value_ < below;
+    range_ = one ? below : range_ - below;
+    value_ -= one ? 0 : below;
     if (range_ >> 32 == 0) {
       value_ = value_ << 32 | word();
       range_ <<= 32;

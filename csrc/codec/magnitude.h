@@ -8,14 +8,13 @@
 
 namespace bl {
 
-// The bins of numbers of at most `Longest` bits in so many classes; `longest` is known where the codes' limits are.
-template <int Longest, int Classes>
+// The bins of numbers of at most `Longest` bits in so many classes, and of `Learned` bits below the leading one; fewer of
+// either where `longest` and `learned` say so.
+template <int Longest, int Classes, int Learned = 3>
 struct Magnitudes {
-  static constexpr uint64_t kLearned = 3;  // bits below the leading one that have bins
-
-  int longest = Longest;
+  int longest = Longest, learned = Learned;
   std::array<std::array<Bin, Longest>, Classes> lengths;
-  std::array<std::array<Bin, 1 << kLearned>, Longest + 1> below;
+  std::array<std::array<Bin, 1 << Learned>, Longest + 1> below;
 
   template <class Coin>
   uint64_t code(Coin& coin, int which, uint64_t number = 0) {
@@ -32,10 +31,18 @@ struct Magnitudes {
     uint64_t top = length > 0;
     for (int place = length - 2; place >= 0; --place) {
       const bool one = number >> place & 1;
-      top = top << 1 | (top < 1 << kLearned ? coin.bit(bins[top], one) : coin.half(one));
+      top = top << 1 | (top >> learned == 0 ? coin.bit(bins[top], one) : coin.half(one));
     }
     return top;
   }
 };
+
+// A number of so many bits, each as likely one as zero.
+template <class Coin>
+uint64_t even(Coin& coin, int bits, uint64_t number = 0) {
+  uint64_t top = 0;
+  for (int place = bits - 1; place >= 0; --place) top = top << 1 | coin.half(number >> place & 1);
+  return top;
+}
 
 }  // namespace bl

@@ -24,13 +24,16 @@ class Bin:
         self.chance = 32768
         self.seen = 0
 
-    def learn(self, one: int) -> None:
+    def learn(self, one: int, memory: int = MEMORY) -> None:
         self.chance += ((65535 if one else 0) - self.chance) * RATES[self.seen] >> 16
-        self.seen = min(self.seen + 1, MEMORY)
+        self.seen = min(self.seen + 1, memory)
 
 
 class Coin(Protocol):
     """An encoder or a decoder."""
+
+    def odds(self, chance: int, one: int = 0) -> int:
+        """The next answer, where the chance of one is `chance` of 65536."""
 
     def bit(self, bin: Bin, one: int = 0) -> int:
         """The next answer, with the chance that `bin` has learned; it learns this one too."""
@@ -47,10 +50,13 @@ class Encoder:
         self.range = WHOLE
         self.bytes = bytearray()
 
+    def odds(self, chance: int, one: int = 0) -> int:
+        return self.take((self.range >> 16) * min(max(chance, LEAST), MOST), one)
+
     def bit(self, bin: Bin, one: int = 0) -> int:
-        split = (self.range >> 16) * min(max(bin.chance, LEAST), MOST)
+        one = self.odds(bin.chance, one)
         bin.learn(one)
-        return self.take(split, one)
+        return one
 
     def half(self, one: int = 0) -> int:
         return self.take(self.range >> 1, one)
@@ -97,8 +103,11 @@ class Decoder:
         if self.value >= self.range:
             raise damaged()
 
+    def odds(self, chance: int, one: int = 0) -> int:
+        return self.take((self.range >> 16) * min(max(chance, LEAST), MOST))
+
     def bit(self, bin: Bin, one: int = 0) -> int:
-        one = self.take((self.range >> 16) * min(max(bin.chance, LEAST), MOST))
+        one = self.odds(bin.chance)
         bin.learn(one)
         return one
 

@@ -6,18 +6,21 @@ leading one are common to all, and bits further down are as likely one as zero.
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 from bitladder.codec.bins import Bin, Coin
 
 LEARNED = 3  # bits below the leading one that have bins
 
 
 class Magnitudes:
-    """The bins of numbers of at most `longest` bits in so many classes."""
+    """The bins of numbers of at most `longest` bits in so many classes, and of `learned` bits below the leading one."""
 
-    def __init__(self, longest: int, classes: int = 1) -> None:
+    def __init__(self, longest: int, classes: int = 1, learned: int = LEARNED) -> None:
         self.longest = longest
+        self.learned = learned
         self.lengths = [[Bin() for _ in range(longest)] for _ in range(classes)]
-        self.below = [[Bin() for _ in range(1 << LEARNED)] for _ in range(longest + 1)]
+        self.below: defaultdict[tuple[int, int], Bin] = defaultdict(Bin)  # by length and by the bits so far
 
     def code(self, coin: Coin, which: int, number: int = 0) -> int:
         """The next number, of class `which`."""
@@ -29,9 +32,16 @@ class Magnitudes:
 
     def rest(self, coin: Coin, length: int, number: int = 0) -> int:
         """The number of that length."""
-        below = self.below[length]
         top = min(length, 1)
         for place in range(length - 2, -1, -1):
             one = number >> place & 1
-            top = top << 1 | (coin.bit(below[top], one) if top < 1 << LEARNED else coin.half(one))
+            top = top << 1 | (coin.bit(self.below[length, top], one) if top >> self.learned == 0 else coin.half(one))
         return top
+
+
+def even(coin: Coin, bits: int, number: int = 0) -> int:
+    """A number of so many bits, each as likely one as zero."""
+    top = 0
+    for place in range(bits - 1, -1, -1):
+        top = top << 1 | coin.half(number >> place & 1)
+    return top
