@@ -52,20 +52,31 @@ ODDS = inverse()
 class Text:
     """What the texts so far let one expect. Coding a text and learning it come to the same state."""
 
-    def __init__(self, before: bytes = b"") -> None:
+    def __init__(self) -> None:
         self.bins: list[defaultdict[int, Bin]] = [defaultdict(Bin) for _ in CONTEXTS]
         self.weights = [[WEIGHT] * (OFTEN + 1) for _ in CONTEXTS]
         self.past = 0
-        self.code(Known(), len(before), before)
 
-    def code(self, coin: Coin, length: int, told: bytes = b"") -> bytes:
-        """The next text."""
-        out = bytearray()
-        for at in range(length):
-            out.append(self.byte(coin, told[at] if told else 0))
-        return bytes(out)
+    def learn(self, text: bytes) -> None:
+        """Take in a text that is known."""
+        for told in text:
+            self.byte(Known(), told)
 
-    def byte(self, coin: Coin, told: int) -> int:
+    def encode(self, text: bytes) -> bytes:
+        """The bytes of the next text."""
+        coin = Encoder()
+        for told in text:
+            self.byte(coin, told)
+        return coin.end()
+
+    def decode(self, body: bytes, length: int) -> bytes:
+        """The next text, of `length` bytes."""
+        coin = Decoder(body)
+        text = bytes(self.byte(coin) for _ in range(length))
+        coin.end()
+        return text
+
+    def byte(self, coin: Coin | Known, told: int = 0) -> int:
         """The next byte, from its highest bit down."""
         places = []
         for number, mask in enumerate(CONTEXTS):
@@ -78,7 +89,7 @@ class Text:
         self.past = (self.past << 8 | node & 255) & WORD
         return node & 255
 
-    def bit(self, coin: Coin, bins: list[Bin], told: int) -> int:
+    def bit(self, coin: Coin | Known, bins: list[Bin], told: int) -> int:
         """The next bit, of which each of `bins` has a guess."""
         guesses = [ODDS[bin.chance >> 4] for bin in bins]
         often = [min(bin.seen, OFTEN) for bin in bins]
@@ -96,18 +107,3 @@ class Known:
 
     def odds(self, chance: int, one: int) -> int:
         return one
-
-
-def encode(text: bytes, before: bytes = b"") -> bytes:
-    """The bytes of a text that follows `before`."""
-    coin = Encoder()
-    Text(before).code(coin, len(text), text)
-    return coin.end()
-
-
-def decode(body: bytes, length: int, before: bytes = b"") -> bytes:
-    """The text of these bytes."""
-    coin = Decoder(body)
-    text = Text(before).code(coin, length)
-    coin.end()
-    return text
