@@ -14,6 +14,7 @@
 #include <malloc.h>
 #endif
 
+#include "bind_codec.h"
 #include "border.h"
 #include "kernels.h"
 
@@ -264,14 +265,12 @@ void trim() {
 
 }  // namespace
 
-void bind_fast(nb::module_& m);  // bind_fast.cc
-
 NB_MODULE(_native, m) {
   m.doc() = "The native core. What its functions take and give back stands in _native.pyi.";
   m.def("isas", &isas);
   m.def("unsupported", &unsupported, "data"_a);
   m.def("trim", &trim);
-  bind_fast(m);
+  bind_codec(m);
   nb::class_<PythonRung>(m, "Rung")
       .def("prepare", &PythonRung::prepare, "shapes"_a)
       .def("run", &PythonRung::run, "inputs"_a, "outputs"_a)

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "best.h"
 #include "dense.h"
 #include "fast.h"
 #include "rows.h"
@@ -33,6 +34,8 @@ bool decode_codes(const PartView& part, Grid grid, CodeKind kind, int width, uin
   if (!bounded(part, grid.count())) return false;
   switch (part.coding) {
     case kRaw: return raw_codes(part.body, grid, kind, width, out);
+    case kBest: return decode_best_codes(part.body, grid, kind, width, out);
+    case kTrellis: return decode_trellis(part.body, grid, kind, width, out);
     case kFast: return decode_fast_codes(part.body, grid.count(), kind, width, out);
     case kTernary: return decode_ternary(part.body, grid.count(), kind, width, out);
     default: return false;
@@ -41,9 +44,11 @@ bool decode_codes(const PartView& part, Grid grid, CodeKind kind, int width, uin
 
 void encode_codes(int coding, const int32_t* codes, Grid grid, CodeKind kind, Bytes& out) {
   switch (coding) {
+    case kBest: return encode_best_codes(codes, grid, kind, out);
+    case kTrellis: return encode_trellis(codes, grid, kind, out);
     case kFast: return encode_fast_codes(codes, grid.count(), kind, out);
     case kTernary: return encode_ternary(codes, grid.count(), kind, out);
-    default: out.clear();
+    default: return;
   }
 }
 
@@ -59,6 +64,9 @@ bool decode_planes(const std::vector<PartView>& parts, Grid grid, bool sign, int
       case kFast:
         if (!decode_fast_plane(part.body, sign, prefix.rows(known))) return false;
         break;
+      case kBest:
+        if (!decode_best_plane(part.body, grid, known, sign, prefix.codes())) return false;
+        break;
       default: return false;
     }
     ++known;
@@ -69,27 +77,44 @@ bool decode_planes(const std::vector<PartView>& parts, Grid grid, bool sign, int
 
 void encode_plane(int coding, const uint8_t* codes, Grid grid, int bits, int number, bool sign, Bytes& out) {
   switch (coding) {
+    case kBest: return encode_best_plane(codes, grid, bits, number, sign, out);
     case kFast: return encode_fast_plane(codes, grid.count(), bits, number, sign, out);
-    default: out.clear();
+    default: return;
   }
 }
 
-bool decode_numbers(const PartView& part, Type type, int64_t count, const uint8_t*, uint8_t* out) {
+bool decode_numbers(const PartView& part, Type type, int64_t count, const uint8_t* before, uint8_t* out) {
   if (!bounded(part, count)) return false;
   switch (part.coding) {
     case kRaw:
       if (part.body.size() != static_cast<size_t>(count) * size_of(type)) return false;
       std::copy(part.body.begin(), part.body.end(), out);
       return true;
+    case kBest: return decode_best_numbers(part.body, type, count, before, out);
     default: return false;
   }
 }
 
-bool decode_text(const PartView& part, size_t length, std::string_view, std::string& out) {
+void encode_numbers(int coding, Type type, const uint8_t* values, int64_t count, const uint8_t* before, Bytes& out) {
+  switch (coding) {
+    case kBest: return encode_best_numbers(type, values, count, before, out);
+    default: return;
+  }
+}
+
+bool decode_text(const PartView& part, size_t length, std::string_view before, std::string& out) {
   if (!bounded(part, static_cast<int64_t>(length))) return false;
   switch (part.coding) {
     case kRaw: out.assign(part.body); return out.size() == length;
+    case kBest: return decode_best_text(part.body, length, before, out);
     default: return false;
+  }
+}
+
+void encode_text(int coding, std::string_view text, std::string_view before, Bytes& out) {
+  switch (coding) {
+    case kBest: return encode_best_text(text, before, out);
+    default: return;
   }
 }
 

@@ -12,18 +12,6 @@ def unsupported(data: Buffer) -> list[tuple[str, str]]:
 def trim() -> None:
     """Gives memory that is free back to the system; does nothing where the C library cannot."""
 
-def encode_codes(coding: int, codes: np.ndarray, rows: int, bits: int, low: int, high: int) -> bytes:
-    """The bytes of int32 codes in a coding of bitladder.codec.parts; none where it does not apply."""
-
-def decode_codes(coding: int, body: bytes, rows: int, bits: int, low: int, high: int, out: np.ndarray, width: int) -> bool:
-    """Fills `out`, bytes, `width` of them a code; false if the bytes are not what the coding makes of so many codes."""
-
-def encode_plane(coding: int, codes: np.ndarray, rows: int, bits: int, number: int, sign: bool) -> bytes:
-    """The bytes of one bit plane of uint8 codes."""
-
-def decode_plane(coding: int, body: bytes, rows: int, number: int, sign: bool, codes: np.ndarray) -> bool:
-    """Takes one plane more into uint8 `codes`, which are the `number` planes before it; false as in `decode_codes`."""
-
 class Rung:
     """A network at chosen widths. Any number of threads may run it at once."""
 

@@ -29,7 +29,7 @@ def encode_codes(codes: np.ndarray, kind: Kind) -> bytes | None:
     >>> encode_codes(np.array([0, 0, 1, 0, -1, 1, 0, -1]), Kind(2, -1, 1)).hex()
     '000e7200'
     """
-    if not codes.size or kind.low < -1 or kind.high > 1:
+    if not codes.size or kind.low < -1 or kind.high > 1 or codes.min() < -1 or codes.max() > 1:
         return None
     flags, values = items(codes.astype(np.int64).ravel())
     coded_flags = {RAW: to_bytes(flags), RUNS: runs(flags), PAIRS: pairs(flags), RANS: rans_flags(flags)}
@@ -63,8 +63,6 @@ def decode_codes(body: bytes, grid: Grid, kind: Kind) -> np.ndarray:
 
 def items(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A flag for each two weights, and the three bits of those that are not zero; a zero follows an odd last weight."""
-    if weights.min() < -1 or weights.max() > 1:
-        raise ValueError(f"codec: ternary codes must be -1, 0 or 1, got {weights.min()}..{weights.max()}")
     two = np.pad(weights & 3, (0, weights.size % 2)).reshape(-1, 2)
     whole = two[:, 0] << 2 | two[:, 1]
     return (whole != 0).astype(np.uint8), np.searchsorted(ITEMS, whole[whole != 0])
