@@ -9,7 +9,7 @@ do the same at speed.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -163,8 +163,8 @@ def decode_numbers(part: Part, dtype: np.dtype, count: int, before: np.ndarray |
 
 # -------------------------------------------------------------------------------------------------------------- text
 
-# By coding: the model of a text from those before it.
-TEXT: dict[int, type[best_text.Text]] = {BEST: best_text.Text}
+# By coding: what the texts before one let one expect of it.
+TEXT: dict[int, Callable[[], Model]] = {BEST: best_text.Text}
 
 
 def encode_text(text: bytes, coder: str, before: bytes = b"") -> Part:
@@ -177,11 +177,19 @@ def decode_text(part: Part, length: int, before: bytes = b"") -> bytes:
     return Texts(before).decode(part, length)
 
 
+class Model(Protocol):
+    """What the texts so far let one expect."""
+
+    def learn(self, text: bytes) -> None: ...
+    def encode(self, text: bytes) -> bytes: ...
+    def decode(self, body: bytes, length: int) -> bytes | None: ...
+
+
 class Texts:
     """The headers of a file in order, each coded in view of all before it: `encode_text` with less to learn again."""
 
     def __init__(self, before: bytes = b"") -> None:
-        self.model = twins.core.Text() if twins.core else best_text.Text()
+        self.model: Model = twins.core.Text() if twins.core else best_text.Text()
         self.unlearned = before  # until a coded text comes, nothing has to be learned
 
     def encode(self, text: bytes, coder: str) -> Part:
@@ -201,7 +209,7 @@ class Texts:
         known(TEXT, part.coding)
         return twins.sound(self.learned().decode(part.body, length))
 
-    def learned(self) -> best_text.Text:
+    def learned(self) -> Model:
         """The model when it has seen all texts so far."""
         self.model.learn(self.unlearned)
         self.unlearned = b""
