@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from bitladder.codec import best_codes, best_numbers, best_planes, best_text, dense, fast, ternary, twins
-from bitladder.codec.planes import from_planes, to_planes
+from bitladder.codec.planes import check_plane, to_planes
 
 RAW, BEST, FAST, TERNARY, TRELLIS = range(5)
 CODERS: dict[str, tuple[int, ...]] = {"raw": (), "fast": (FAST, TERNARY), "best": (BEST, TERNARY, TRELLIS)}
@@ -124,7 +124,9 @@ def decode_planes(
     codes = np.zeros(grid, np.uint8) if before is None else np.asarray(before, np.uint8).reshape(grid)
     for number, part in enumerate(parts, known_planes):
         if part.coding == RAW:
-            codes = codes << 1 | from_planes([part.body], 1, grid.size).reshape(grid)
+            check_plane(part.body, number, grid.size)
+            plane = np.unpackbits(np.frombuffer(part.body, np.uint8), count=grid.size, bitorder="little").reshape(grid)
+            codes = np.left_shift(codes, 1) | plane
         else:
             bounded(part, grid.size)
             codes = of(PLANES, twins.planes, part.coding)[1](part.body, codes, number, sign)
