@@ -30,6 +30,15 @@ bool raw_codes(std::string_view body, Grid grid, CodeKind kind, int width, uint8
 
 }  // namespace
 
+bool is_coding_of(PartKind kind, int64_t coding) {
+  switch (kind) {
+    case PartKind::codes: return coding >= kRaw && coding <= kTrellis;
+    case PartKind::plane: return coding == kRaw || coding == kBest || coding == kFast;
+    case PartKind::numbers: return coding == kRaw || coding == kBest;
+  }
+  return false;
+}
+
 bool decode_codes(const PartView& part, Grid grid, CodeKind kind, int width, uint8_t* out) {
   if (!bounded(part, grid.count())) return false;
   switch (part.coding) {
