@@ -18,7 +18,7 @@ constexpr CodeKind kinds[] = {{4, -8, 7}, {8, -128, 127}, {8, 0, 255}, {2, -1, 1
 // Codes that a trellis gives are the same bytes again; plain ones may have another centre.
 void codes(int coding, const PartView& part, Grid grid, CodeKind kind) {
   std::vector<uint8_t> out(static_cast<size_t>(4 * grid.count()));
-  if (!decode_codes(part, grid, kind, 4, out.data())) return;
+  if (!decode_codes(part, grid, kind, 4, out.data()) || coding == kRaw) return;
   std::vector<int32_t> found(static_cast<size_t>(grid.count()));
   std::memcpy(found.data(), out.data(), out.size());
   for (const int32_t code : found) expect(kind.low <= code && code <= kind.high);
