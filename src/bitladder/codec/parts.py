@@ -13,11 +13,12 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from bitladder.codec import best_codes, best_numbers, best_planes, best_text, dense, twins
-from bitladder.codec.planes import from_planes, to_planes
+from bitladder.codec import best_codes, best_numbers, best_planes, best_text, dense, fast, ternary, twins
+from bitladder.codec.planes import check_plane, to_planes
 
 RAW, BEST, FAST, TERNARY, TRELLIS = range(5)
 CODERS: dict[str, tuple[int, ...]] = {"raw": (), "fast": (FAST, TERNARY), "best": (BEST, TERNARY, TRELLIS)}
+SIDE: dict[str, tuple[int, ...]] = {"raw": (), "fast": (BEST,), "best": (BEST,)}  # of numbers and headers, which are small
 WORTH = 0.99  # a coding that does not come below this share of the raw bytes is not used
 MOST_PER_BYTE = 2048  # numbers that one coded byte may stand for: what keeps a small file from filling a large memory
 
@@ -70,6 +71,8 @@ def bounded(part: Part, count: int) -> None:
 # By coding: codes (rows, cols) and their kind to bytes, None where it does not apply; and back, int64.
 CODES: dict[int, tuple[Callable[[np.ndarray, Kind], bytes | None], Callable[[bytes, Grid, Kind], np.ndarray]]] = {
     BEST: (best_codes.encode, best_codes.decode),
+    FAST: (fast.encode_codes, fast.decode_codes),
+    TERNARY: (ternary.encode_codes, ternary.decode_codes),
     TRELLIS: (best_codes.encode_trellis, best_codes.decode_trellis),
 }
 
@@ -102,7 +105,7 @@ def decode_codes(part: Part, grid: Grid, kind: Kind) -> np.ndarray:
 PLANES: dict[
     int,
     tuple[Callable[[np.ndarray, int, int, bool], bytes | None], Callable[[bytes, np.ndarray, int, bool], np.ndarray]],
-] = {BEST: (best_planes.encode, best_planes.decode)}
+] = {BEST: (best_planes.encode, best_planes.decode), FAST: (fast.encode_plane, fast.decode_plane)}
 
 
 def encode_planes(codes: np.ndarray, bits: int, sign: bool, coder: str) -> list[Part]:
@@ -121,7 +124,9 @@ def decode_planes(
     codes = np.zeros(grid, np.uint8) if before is None else np.asarray(before, np.uint8).reshape(grid)
     for number, part in enumerate(parts, known_planes):
         if part.coding == RAW:
-            codes = codes << 1 | from_planes([part.body], 1, grid.size).reshape(grid)
+            check_plane(part.body, number, grid.size)
+            plane = np.unpackbits(np.frombuffer(part.body, np.uint8), count=grid.size, bitorder="little").reshape(grid)
+            codes = np.left_shift(codes, 1) | plane
         else:
             bounded(part, grid.size)
             codes = of(PLANES, twins.planes, part.coding)[1](part.body, codes, number, sign)
@@ -141,7 +146,7 @@ NUMBERS: dict[
 
 def encode_numbers(values: np.ndarray, coder: str, before: np.ndarray | None = None) -> Part:
     """The part of an array; `before`: an array of the same shape and type that its values are near to."""
-    encoders = {c: of(NUMBERS, twins.numbers, c)[0] for c in CODERS[coder] if c in NUMBERS}
+    encoders = {c: of(NUMBERS, twins.numbers, c)[0] for c in SIDE[coder] if c in NUMBERS}
     coded = [Part(c, body) for c, encode in encoders.items() if (body := encode(values, before)) is not None]
     return shortest(twins.little(values), coded)
 
@@ -191,7 +196,7 @@ class Texts:
 
     def encode(self, text: bytes, coder: str) -> Part:
         """The part of the next header."""
-        part = shortest(text, [Part(c, self.learned().encode(text)) for c in CODERS[coder] if c in TEXT])
+        part = shortest(text, [Part(c, self.learned().encode(text)) for c in SIDE[coder] if c in TEXT])
         self.unlearned += b"" if any(c in TEXT for c in CODERS[coder]) else text
         return part
 
