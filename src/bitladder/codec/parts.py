@@ -165,6 +165,7 @@ def decode_numbers(part: Part, dtype: np.dtype, count: int, before: np.ndarray |
 
 # -------------------------------------------------------------------------------------------------------------- text
 
+
 def encode_text(text: bytes, coder: str, before: bytes = b"") -> Part:
     """The part of a header; `before`: what has been read before it, which it resembles."""
     return Texts(before).encode(text, coder)
