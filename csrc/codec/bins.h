@@ -12,9 +12,10 @@
 namespace bl {
 
 constexpr int kMemory = 255;  // answers after which a bin forgets as fast as it learns
+constexpr uint32_t kLeast = 256, kMost = 65280;  // chances, of 65536: so each bin costs 0.0056 bits or more
 constexpr auto kRates = [] {
-  std::array<int32_t, kMemory + 1> rates{};
-  for (int seen = 0; seen <= kMemory; ++seen) rates[static_cast<size_t>(seen)] = 131072 / (2 * seen + 3);
+  std::array<uint16_t, kMemory + 1> rates{};
+  for (int seen = 0; seen <= kMemory; ++seen) rates[static_cast<size_t>(seen)] = static_cast<uint16_t>(131072 / (2 * seen + 3));
   return rates;
 }();
 
@@ -22,15 +23,15 @@ constexpr auto kRates = [] {
 struct Bin {
   uint16_t chance = 32768, seen = 0;
 
+  // What either answer makes of it is known before the answer is.
   void learn(bool one, int memory = kMemory) {
-    const int32_t off = (one ? 65535 : 0) - chance;
-    chance = static_cast<uint16_t>(chance + (static_cast<int64_t>(off) * kRates[seen] >> 16));
+    const uint32_t rate = kRates[seen];
+    const uint32_t up = std::min(chance + ((65535 - chance) * rate >> 16), kMost);
+    const uint32_t down = std::max(chance - (chance * rate >> 16), kLeast);
+    chance = static_cast<uint16_t>(one ? up : down);
     seen = static_cast<uint16_t>(seen + (seen < memory));
   }
 };
-
-// Of a range: what one takes. Chances are kept from the ends, so that a bin costs 0.0056 bits or more.
-inline uint64_t split(uint64_t range, uint32_t chance) { return (range >> 16) * std::clamp<uint32_t>(chance, 256, 65280); }
 
 // How many bytes more are sure to name a number in a range of this size: 1 to 4.
 inline int tail(uint64_t range) {
@@ -43,7 +44,7 @@ class Encoder {
  public:
   explicit Encoder(std::vector<uint8_t>& out) : out_(out), begin_(out.size()) {}
 
-  bool odds(uint32_t chance, bool one) { return take(split(range_, chance), one); }
+  bool odds(uint32_t chance, bool one) { return take((range_ >> 16) * chance, one); }
   bool bit(Bin& bin, bool one) {
     odds(bin.chance, one);
     bin.learn(one);
@@ -99,7 +100,7 @@ class Decoder {
     sound_ = value_ < range_;
   }
 
-  bool odds(uint32_t chance, bool = false) { return take(split(range_, chance)); }
+  bool odds(uint32_t chance, bool = false) { return take((range_ >> 16) * chance); }
   bool bit(Bin& bin, bool = false) {
     const bool one = odds(bin.chance);
     bin.learn(one);
@@ -116,8 +117,9 @@ class Decoder {
  private:
   bool take(uint64_t below) {
     const bool one = value_ < below;
-    range_ = one ? below : range_ - below;
-    value_ -= one ? 0 : below;
+    const uint64_t zero = uint64_t{one} - 1;  // all bits if it is; a branch would be a guess
+    range_ = below + ((range_ - 2 * below) & zero);
+    value_ -= below & zero;
     if (range_ >> 32 == 0) {
       value_ = value_ << 32 | word();
       range_ <<= 32;

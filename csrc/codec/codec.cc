@@ -32,9 +32,9 @@ bool raw_codes(std::string_view body, Grid grid, CodeKind kind, int width, uint8
 
 bool is_coding_of(PartKind kind, int64_t coding) {
   switch (kind) {
-    case PartKind::codes: return coding == kRaw;
-    case PartKind::plane: return coding == kRaw;
-    case PartKind::numbers: return coding == kRaw;
+    case PartKind::codes: return coding >= kRaw && coding <= kTrellis;
+    case PartKind::plane: return coding == kRaw || coding == kBest || coding == kFast;
+    case PartKind::numbers: return coding == kRaw || coding == kBest;
   }
   return false;
 }

@@ -83,7 +83,7 @@ def values_of(view: View, dtype: np.dtype) -> np.ndarray:
         return (reals.from_worths if view.which == WORTH else reals.from_patterns)(view.power, view.numbers, dtype)
     if dtype == np.uint64:
         return np.array(view.numbers, np.int64).view(np.uint64)
-    low, high = (0, 1) if dtype == bool else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
+    low, high = (0, 1) if dtype.kind == "b" else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
     if not low <= min(view.numbers) <= max(view.numbers) <= high:
         raise damaged()
     return np.array(view.numbers, dtype)

@@ -9,19 +9,19 @@ from __future__ import annotations
 import numpy as np
 
 from bitladder.codec.bins import Bin, Coin, Decoder, Encoder
-from bitladder.codec.neighbours import CLASSES, SIGNS, follow, sign_class, size_class
+from bitladder.codec.neighbours import CLASSES, follow, size_class
 
 NEAR = 4  # planes from this one on have nothing to learn from the neighbours
 
 
 def first(coin: Coin, codes: np.ndarray) -> None:
     """Fill `codes` (rows, cols), 0 or 1, with the first plane: the bits one and three before say what to expect."""
-    bins = [Bin() for _ in range(SIGNS)]
+    bins = [Bin() for _ in range(9)]
     for row in codes:
-        signs = [0, 0, 0]
+        before = [0, 0, 0]  # 1 and 2 for a bit that is there
         for col in range(len(row)):
-            row[col] = coin.bit(bins[sign_class(signs[-1], signs[-3])], int(row[col]))
-            signs.append(2 * int(row[col]) - 1)
+            row[col] = coin.bit(bins[3 * before[-1] + before[-3]], int(row[col]))
+            before.append(1 + int(row[col]))
 
 
 def later(coin: Coin, codes: np.ndarray, number: int, sign: bool) -> None:

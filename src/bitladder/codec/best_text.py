@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from bitladder.codec.bins import Bin, Coin, Decoder, Encoder
+from bitladder.codec.bins import LEAST, MOST, Bin, Coin, Decoder, Encoder
 
 WORD = 2**64 - 1
 # Which of the eight bytes before make each context, the last one being the lowest.
@@ -94,7 +94,7 @@ class Text:
         guesses = [ODDS[bin.chance >> 4] for bin in bins]
         often = [min(bin.seen, OFTEN) for bin in bins]
         mixed = chance(sum(w[n] * guess >> 16 for w, n, guess in zip(self.weights, often, guesses, strict=True)))
-        one = coin.odds(mixed, told)
+        one = coin.odds(min(max(mixed, LEAST), MOST), told)
         off = (65535 if one else 0) - mixed
         for weights, n, guess, bin in zip(self.weights, often, guesses, bins, strict=True):
             weights[n] = min(max(weights[n] + (guess * off >> SLOW), -HEAVIEST), HEAVIEST)

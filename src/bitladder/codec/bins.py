@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-LEAST, MOST = 256, 65280  # chances a bin is coded with, of 65536: so each costs 0.0056 bits or more
+LEAST, MOST = 256, 65280  # chances, of 65536: so each bin costs 0.0056 bits or more
 MEMORY = 255  # answers after which a bin forgets as fast as it learns
 RATES = tuple(131072 // (2 * seen + 3) for seen in range(MEMORY + 1))
 WHOLE = 2**64 - 1
@@ -25,7 +25,9 @@ class Bin:
         self.seen = 0
 
     def learn(self, one: int, memory: int = MEMORY) -> None:
-        self.chance += ((65535 if one else 0) - self.chance) * RATES[self.seen] >> 16
+        rate = RATES[self.seen]
+        up = min(self.chance + ((65535 - self.chance) * rate >> 16), MOST)
+        self.chance = up if one else max(self.chance - (self.chance * rate >> 16), LEAST)
         self.seen = min(self.seen + 1, memory)
 
 
@@ -33,7 +35,7 @@ class Coin(Protocol):
     """An encoder or a decoder."""
 
     def odds(self, chance: int, one: int = 0) -> int:
-        """The next answer, where the chance of one is `chance` of 65536."""
+        """The next answer, where the chance of one is `chance` of 65536, from LEAST to MOST."""
 
     def bit(self, bin: Bin, one: int = 0) -> int:
         """The next answer, with the chance that `bin` has learned; it learns this one too."""
@@ -51,7 +53,7 @@ class Encoder:
         self.bytes = bytearray()
 
     def odds(self, chance: int, one: int = 0) -> int:
-        return self.take((self.range >> 16) * min(max(chance, LEAST), MOST), one)
+        return self.take((self.range >> 16) * chance, one)
 
     def bit(self, bin: Bin, one: int = 0) -> int:
         one = self.odds(bin.chance, one)
@@ -104,7 +106,7 @@ class Decoder:
             raise damaged()
 
     def odds(self, chance: int, one: int = 0) -> int:
-        return self.take((self.range >> 16) * min(max(chance, LEAST), MOST))
+        return self.take((self.range >> 16) * chance)
 
     def bit(self, bin: Bin, one: int = 0) -> int:
         one = self.odds(bin.chance)

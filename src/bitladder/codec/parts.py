@@ -9,12 +9,12 @@ do the same at speed.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from bitladder.codec import best_codes, best_numbers, best_planes, best_text, dense, fast, ternary, twins
-from bitladder.codec.planes import from_planes, to_planes
+from bitladder.codec.planes import check_plane, to_planes
 
 RAW, BEST, FAST, TERNARY, TRELLIS = range(5)
 CODERS: dict[str, tuple[int, ...]] = {"raw": (), "fast": (FAST, TERNARY), "best": (BEST, TERNARY, TRELLIS)}
@@ -124,7 +124,9 @@ def decode_planes(
     codes = np.zeros(grid, np.uint8) if before is None else np.asarray(before, np.uint8).reshape(grid)
     for number, part in enumerate(parts, known_planes):
         if part.coding == RAW:
-            codes = codes << 1 | from_planes([part.body], 1, grid.size).reshape(grid)
+            check_plane(part.body, number, grid.size)
+            plane = np.unpackbits(np.frombuffer(part.body, np.uint8), count=grid.size, bitorder="little").reshape(grid)
+            codes = np.left_shift(codes, 1) | plane
         else:
             bounded(part, grid.size)
             codes = of(PLANES, twins.planes, part.coding)[1](part.body, codes, number, sign)
@@ -163,8 +165,8 @@ def decode_numbers(part: Part, dtype: np.dtype, count: int, before: np.ndarray |
 
 # -------------------------------------------------------------------------------------------------------------- text
 
-# By coding: the model of a text from those before it.
-TEXT: dict[int, type[best_text.Text]] = {BEST: best_text.Text}
+# By coding: what the texts before one let one expect of it.
+TEXT: dict[int, Callable[[], Model]] = {BEST: best_text.Text}
 
 
 def encode_text(text: bytes, coder: str, before: bytes = b"") -> Part:
@@ -177,11 +179,19 @@ def decode_text(part: Part, length: int, before: bytes = b"") -> bytes:
     return Texts(before).decode(part, length)
 
 
+class Model(Protocol):
+    """What the texts so far let one expect."""
+
+    def learn(self, text: bytes) -> None: ...
+    def encode(self, text: bytes) -> bytes: ...
+    def decode(self, body: bytes, length: int) -> bytes | None: ...
+
+
 class Texts:
     """The headers of a file in order, each coded in view of all before it: `encode_text` with less to learn again."""
 
     def __init__(self, before: bytes = b"") -> None:
-        self.model = twins.core.Text() if twins.core else best_text.Text()
+        self.model: Model = twins.core.Text() if twins.core else best_text.Text()
         self.unlearned = before  # until a coded text comes, nothing has to be learned
 
     def encode(self, text: bytes, coder: str) -> Part:
@@ -201,7 +211,7 @@ class Texts:
         known(TEXT, part.coding)
         return twins.sound(self.learned().decode(part.body, length))
 
-    def learned(self) -> best_text.Text:
+    def learned(self) -> Model:
         """The model when it has seen all texts so far."""
         self.model.learn(self.unlearned)
         self.unlearned = b""

@@ -21,7 +21,8 @@ def codes(
     """Codes (rows, cols) to bytes and back."""
 
     def encode(codes: np.ndarray, kind: Kind) -> bytes | None:
-        return core.codec_encode_codes(coding, codes.astype("<i4").tobytes(), *codes.shape, *kind)
+        rows, cols = codes.shape
+        return core.codec_encode_codes(coding, codes.astype("<i4").tobytes(), rows, cols, *kind)
 
     def decode(body: bytes, grid: Grid, kind: Kind) -> np.ndarray:
         found = sound(core.codec_decode_codes(coding, body, *grid, *kind))
@@ -36,11 +37,13 @@ def planes(
     """A plane of codes (rows, cols) to bytes, and back to codes that have it."""
 
     def encode(codes: np.ndarray, bits: int, number: int, sign: bool) -> bytes | None:
-        return core.codec_encode_plane(coding, codes.astype(np.uint8).tobytes(), *codes.shape, bits, number, sign)
+        rows, cols = codes.shape
+        return core.codec_encode_plane(coding, codes.astype(np.uint8).tobytes(), rows, cols, bits, number, sign)
 
     def decode(body: bytes, before: np.ndarray, number: int, sign: bool) -> np.ndarray:
-        found = sound(core.codec_decode_planes([(coding, body)], before.tobytes(), *before.shape, sign, number))
-        return np.frombuffer(found, np.uint8).reshape(before.shape)
+        rows, cols = before.shape
+        found = sound(core.codec_decode_planes([(coding, body)], before.tobytes(), rows, cols, sign, number))
+        return np.frombuffer(found, np.uint8).reshape(rows, cols)
 
     return encode, decode
 
