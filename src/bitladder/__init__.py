@@ -20,15 +20,16 @@ HOME = {
     "Nested": "bitladder.formats",
     "Ternary": "bitladder.formats",
     "parse": "bitladder.formats",
+    "from_safetensors": "bitladder.recipe",
     "quantize": "bitladder.recipe",
 }
 
-__all__ = ["Fixed", "Int", "Model", "Nested", "Ternary", "__version__", "load", "parse", "quantize"]
+__all__ = ["Fixed", "Int", "Model", "Nested", "Ternary", "__version__", "from_safetensors", "load", "parse", "quantize"]
 
 if TYPE_CHECKING:
     from bitladder.formats import Fixed, Int, Nested, Ternary, parse
     from bitladder.model import Model, load
-    from bitladder.recipe import quantize
+    from bitladder.recipe import from_safetensors, quantize
 
 
 def __getattr__(name: str) -> Any:

@@ -17,14 +17,15 @@ import numpy as np
 from bitladder import disk, file, native
 from bitladder.assign.score import Score, accuracy, check_classes, class_like, first_output, likeness, runner
 from bitladder.cli import arrays
-from bitladder.cli.network import network
+from bitladder.cli.network import net_of, network
 from bitladder.cli.terminal import Outcome, Terminal
+from bitladder.convert.from_safetensors import holds_codes
 from bitladder.dial import Rungs, choose
 from bitladder.errors import require
 from bitladder.formats import QTensor
 from bitladder.ir.graph import Graph
 from bitladder.model import Model, bits_of, by_plan, load
-from bitladder.recipe import leads, quantize
+from bitladder.recipe import from_safetensors, leads, quantize
 from bitladder.table import table
 
 # What a recipe file may say, and what a command line that is silent means.
@@ -60,6 +61,10 @@ TOLD = 5  # nodes without a kernel that are listed
 def quantize_command(args: Namespace, terminal: Terminal) -> Outcome:
     """A network quantized as the words say, saved, with what was found."""
     disk.check_writable(args.output)
+    if args.weights is not None and holds_codes(args.weights):
+        return with_codes(args, terminal)
+    if args.data is None:
+        raise ValueError("quantize: needs calibration data; give --data CALIB.npz, or codes with --weights FILE.safetensors")
     words = settings(args)
     if words["max_drop"] is not None and args.eval is None:
         raise ValueError("quantize: --max-drop needs data to measure by; give --eval EVAL.npz")
@@ -90,6 +95,19 @@ def quantize_command(args: Namespace, terminal: Terminal) -> Outcome:
         "seconds": time.monotonic() - begun,
     }
     return Outcome(str(model), args.output, lines, facts, met=bool(result.get("goal_met", True)))
+
+
+def with_codes(args: Namespace, terminal: Terminal) -> Outcome:
+    """A network with the codes of a safetensors file, saved; there is nothing to choose."""
+    if given := [key for key in ("data", "eval", *WORDS) if getattr(args, key) is not None]:
+        option = "--" + given[0].replace("_", "-")
+        raise ValueError(f"quantize: {args.weights!r} holds codes, so there is nothing to choose; leave out {option}")
+    terminal.progress("read", 0, 0)
+    model = from_safetensors(net_of(args.net), args.weights)
+    model.save(args.output)
+    model = Model(model.whole)
+    lines = [*measured(model.graph.meta.get("result") or {}), *by_default(model)]
+    return Outcome(str(model), args.output, lines, {**summary(model), "file_bytes": os.path.getsize(args.output)})
 
 
 def settings(args: Namespace) -> dict[str, Any]:
@@ -303,13 +321,19 @@ def joined(parts: list[np.ndarray], name: str) -> np.ndarray:
 
 
 def export(args: Namespace, terminal: Terminal) -> Outcome:
-    """The network as ONNX."""
-    disk.check_writable(args.onnx)
-    model = load(args.file, args.bits)
+    """The network as ONNX, or its tensors as safetensors: all there are, unless widths are asked for or floats."""
+    disk.check_writable(args.out)
+    codes = args.out.endswith(".safetensors") and not args.float
+    if args.float and not args.out.endswith(".safetensors"):
+        raise ValueError(f"export: --float goes with a .safetensors file, got {args.out!r}; leave it out for ONNX")
+    model = load(args.file, None if codes and args.bits == "auto" else args.bits)
     terminal.progress("export", 0, 0)
-    model.to_onnx(args.onnx)
-    size = os.path.getsize(args.onnx)
-    return Outcome(str(model), args.onnx, (), {**summary(model), "file_bytes": size})
+    if args.out.endswith(".safetensors"):
+        model.to_safetensors(args.out, decoded=args.float)
+    else:
+        model.to_onnx(args.out)
+    size = os.path.getsize(args.out)
+    return Outcome(str(Model(model.whole) if codes else model), args.out, (), {**summary(model), "file_bytes": size})
 
 
 def report(args: Namespace, terminal: Terminal) -> Outcome:
