@@ -1,0 +1,304 @@
+"""What differs between two files, as a third: `diff` makes it, `patch` makes the second file of the first and it.
+
+A delta names its base and its result by their SHA-256. Headers are edits of the base's; tensors that did not change are a word,
+those of the same format and shape their differences, all others their parts as they are (docs/file-format.md, Deltas).
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from bitladder.codec.parts import CODERS, RAW, Part
+from bitladder.disk import check_writable, replacing
+from bitladder.errors import Malformed
+from bitladder.file.container import DELTA, Kind, Reader, pack
+from bitladder.file.contents import Entry, contents
+from bitladder.file.edits import edit, edited, same
+from bitladder.file.fields import Field, Tree, is_count, is_row, is_text
+from bitladder.file.reading import Wish
+from bitladder.file.source import of_bytes
+from bitladder.file.stored import fetch_from
+from bitladder.file.units import CODER, Unit, before, in_order, slots, units, values
+from bitladder.file.words import Words, bad
+
+SAME, DIFFERENT, GIVEN = range(3)  # a unit is the base's, its difference to the base's, or its own parts
+Path_ = str | os.PathLike[str]
+
+ANY = Field(lambda x: True, "an edit")
+FILE = Field(lambda x: isinstance(x, list) and [type(v) for v in x] == [int, bytes] and len(x[1]) == 32, "a length and a hash")
+NUMBERS = Field(lambda x: isinstance(x, list) and all(k is None or is_count(k) for k in x), "a list of numbers or nulls")
+UNITS = Field(lambda x: isinstance(x, list) and all(u is None or isinstance(u, list) for u in x), "a list of lists or nulls")
+ROWS = Field(lambda x: isinstance(x, list) and len(x) == 1 and is_row(x[0]), "one length and checksum")
+ROOT = {
+    "base": FILE,
+    "result": FILE,
+    "coder": Field(lambda x: x is None or x in CODERS, f"null or one of {', '.join(CODERS)}"),
+    "network": ANY,
+    "layers": NUMBERS,
+    "order": Field(lambda x: isinstance(x, bytes), "a string of bytes"),
+    "policy": Field(is_text, "text"),
+}
+LAYER = {
+    "name": Field(is_text, "text"),
+    "base": Field(lambda x: x is None or is_count(x), "the number of a layer, or null"),
+    "tree": ANY,
+    "units": UNITS,
+    "segments": ROWS,
+}
+KIND = Kind(DELTA, ROOT, LAYER)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Bytes of base, result and delta, and the names of tensors by what became of them."""
+
+    base: int
+    result: int
+    delta: int
+    same: tuple[str, ...]
+    changed: tuple[str, ...]
+    new: tuple[str, ...]
+    gone: tuple[str, ...]
+
+
+def diff(a: Path_, b: Path_, path: Path_) -> Summary:
+    """Write to `path` what `patch` needs to make the file `b` of the file `a`, whole or not at all."""
+    check_writable(path)
+    base, result = (Net.of(Path(p).read_bytes(), os.fspath(p)) for p in (a, b))
+    data = delta(base, result)
+    with replacing(path) as f:
+        f.write(data)
+    return summary(base, result, len(data))
+
+
+def patch(a: Path_, d: Path_, path: Path_) -> Summary:
+    """Write to `path` the file that the delta `d` makes of the file `a`, whole or not at all: the very bytes that `diff` saw."""
+    check_writable(path)
+    base, change, name = Path(a).read_bytes(), Path(d).read_bytes(), os.fspath(d)
+    data = patched(base, change, os.fspath(a), name)
+    with replacing(path) as f:
+        f.write(data)
+    return summary(Net.of(base, os.fspath(a)), Net.of(data, name), len(change))
+
+
+# ------------------------------------------------------------------------------------------------------- taken apart
+
+
+@dataclass(frozen=True)
+class Net:
+    """A file taken apart: its bytes, its headers, and where each tensor lies, by its name."""
+
+    data: bytes
+    reader: Reader
+    entries: Mapping[str, tuple[int, Entry]]
+    read: dict[int, dict[int, bytes]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, data: bytes, name: str) -> Net:
+        """A file that must be whole."""
+        reader = Reader(of_bytes(data, name))
+        reader.require(reader.total)
+        there = contents(reader, Wish.of(None, reader.network["meta"]).floors)
+        return cls(data, reader, {e.name: (layer.number, e) for layer in there.layers for e in layer.entries})
+
+    def segments(self, layer: int) -> dict[int, bytes]:
+        """The segments of a layer, read once."""
+        if layer not in self.read:
+            self.read[layer] = {n: self.reader.segment(layer, n) for n in range(len(self.reader.segments[layer]))}
+        return self.read[layer]
+
+    def units(self, name: str) -> list[Unit]:
+        """The units of a tensor, none if there is no such tensor."""
+        if name not in self.entries:
+            return []
+        layer, entry = self.entries[name]
+        return units(entry, fetch_from(self.segments(layer)))
+
+    def kind(self, name: str) -> str:
+        """What a tensor is."""
+        return self.entries[name][1].kind if name in self.entries else ""
+
+    @property
+    def network(self) -> Tree:
+        """The network header without the order of segments, and that as numbers."""
+        order, numbers = Words(self.reader.network["order"], "the order of segments"), []
+        while order.left:
+            numbers.append(order.varint())
+        return {**self.reader.network, "order": numbers}
+
+    def outline(self, layer: int) -> Tree:
+        """The header of a layer without what follows from its parts: their codings and lengths, and its segments."""
+        out = copy.deepcopy({k: v for k, v in self.reader.layers[layer].items() if k != "segments"})
+        for part in (part for tree in out["tensors"] for part in in_order(tree)):
+            part[1:] = [0, 0]
+        return out
+
+
+def summary(a: Net, b: Net, size: int) -> Summary:
+    """What became of the tensors of `a` in `b`, with the bytes of the delta."""
+    rows = [{e["name"]: e for k in range(len(net.reader.layers)) for e in net.outline(k)["tensors"]} for net in (a, b)]
+    both = [n for n in rows[1] if n in rows[0]]
+    kept = {n for n in both if same(rows[0][n], rows[1][n]) and a.units(n) == b.units(n)}
+    return Summary(
+        len(a.data),
+        len(b.data),
+        size,
+        tuple(n for n in both if n in kept),
+        tuple(n for n in both if n not in kept),
+        tuple(n for n in rows[1] if n not in rows[0]),
+        tuple(n for n in rows[0] if n not in rows[1]),
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------- diff
+
+
+def delta(a: Net, b: Net) -> bytes:
+    """The shortest delta that makes `b` of `a`; one that holds `b` as it is where its bytes cannot be written again."""
+    candidates = [whole(a, b)]
+    for coder in coders(b):
+        made = difference(a, b, coder)
+        if again(a, made) == b.data:
+            candidates.append(made)
+    return min(candidates, key=len)
+
+
+def again(a: Net, made: bytes) -> bytes | None:
+    """What a delta makes of `a`, None if it does not work."""
+    try:
+        return patched(a.data, made, "base", "delta")
+    except ValueError:
+        return None
+
+
+def coders(b: Net) -> list[str]:
+    """The coders that may have written a file: those that write its headers, and know all codings of its parts."""
+    used = {part.coding for name in b.entries for unit in b.units(name) for part in unit.parts} - {RAW}
+    trees, bodies = b.reader.layers, [list(b.segments(k).values()) for k in range(len(b.reader.layers))]
+    order = b.network["order"]
+    return [c for c, codings in CODERS.items() if used <= set(codings) and pack(b.network, trees, bodies, order, c) == b.data]
+
+
+def whole(a: Net, b: Net) -> bytes:
+    """A delta that holds `b` as it is."""
+    layer = {"name": "", "base": None, "tree": None, "units": []}
+    return sealed(a, b, None, None, [], [layer], [b.data])
+
+
+def sealed(
+    a: Net, b: Net, coder: str | None, network: Any, layers: Sequence[int | None], trees: Sequence[Tree], bodies: Sequence[bytes]
+) -> bytes:
+    """The bytes of a delta."""
+    ends = {"base": named(a.data), "result": named(b.data), "coder": coder, "network": network, "layers": list(layers)}
+    return pack({**ends, "policy": "layer"}, trees, [[body] for body in bodies], range(len(bodies)), CODER, DELTA)
+
+
+def named(data: bytes) -> list[Any]:
+    """What a file is known by: its length and its SHA-256."""
+    return [len(data), hashlib.sha256(data).digest()]
+
+
+def difference(a: Net, b: Net, coder: str) -> bytes:
+    """A delta by tensors, for a `b` written by `coder`."""
+    places = {layer["name"]: number for number, layer in enumerate(a.reader.layers)}
+    layers: list[int | None] = []
+    trees, bodies = list[Tree](), list[bytes]()
+    for number, layer in enumerate(b.reader.layers):
+        base = places.get(layer["name"])
+        change = edit({} if base is None else a.outline(base), b.outline(number))
+        found = [told(a, b, tree["name"], coder) for tree in layer["tensors"]]
+        if base is not None and change is None and all(row is None for row, _ in found):
+            layers.append(base)
+            continue
+        layers.append(None)
+        trees.append({"name": layer["name"], "base": base, "tree": change, "units": [row for row, _ in found]})
+        bodies.append(b"".join(body for _, body in found))
+    return sealed(a, b, coder, edit(a.network, b.network), layers, trees, bodies)
+
+
+def told(a: Net, b: Net, name: str, coder: str) -> tuple[list[list[int]] | None, bytes]:
+    """What a delta says of the units of a tensor, None if all are the base's; and the bytes that go with it."""
+    old, new = a.units(name), b.units(name)
+    if old and [u.parts for u in old] == [u.parts for u in new]:
+        return None, b""
+    rows, body = [], b""
+    alike = bool(new) and a.kind(name) == b.kind(name) and [u.what for u in old] == [u.what for u in new]
+    bases, numbers = (values(net.kind(name), net.units(name)) if alike else [] for net in (a, b))
+    for k, unit in enumerate(new):
+        if alike and old[k].parts == unit.parts:
+            rows.append([SAME])
+            continue
+        mode, parts = GIVEN, list(unit.parts)
+        if alike and unit.what.encode(numbers[k], coder, before(b.kind(name), numbers[:k])) == parts:
+            part = unit.what.difference(numbers[k], bases[k])
+            if len(part.body) < sum(len(p.body) for p in parts):
+                mode, parts = DIFFERENT, [part]
+        rows.append([mode, *(n for p in parts for n in (p.coding, len(p.body)))])
+        body += b"".join(p.body for p in parts)
+    return (rows if new else None), body
+
+
+# -------------------------------------------------------------------------------------------------------------- patch
+
+
+def patched(base: bytes, change: bytes, a: str = "base", d: str = "delta") -> bytes:
+    """The file that a delta makes of its base; `a` and `d` are what errors call them."""
+    reader = Reader(of_bytes(change, d), kind=KIND)
+    reader.require(reader.total)
+    want, got = reader.network["base"], named(base)
+    if want != got:
+        need, has = (f"{size} bytes with SHA-256 {digest.hex()}" for size, digest in (want, got))
+        raise Malformed(f"patch: {d!r} needs a base of {need}, got {a!r} of {has}; give the file that it was made from")
+    try:
+        data = rebuilt(Net.of(base, a), reader) if reader.network["coder"] else reader.segment(0, 0)
+    except Malformed:
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError):
+        raise bad(f"{d!r} says what does not fit its base") from None
+    if named(data) != reader.network["result"]:
+        need = reader.network["result"][1].hex()
+        text = f"patch: {d!r} does not lead to the file with SHA-256 {need}: it is damaged, or another version wrote it"
+        raise Malformed(f"{text}; fetch that file whole")
+    return data
+
+
+def rebuilt(a: Net, reader: Reader) -> bytes:
+    """The file that a delta makes of `a`, not yet known to be the right one."""
+    network = edited(a.network, reader.network["network"])
+    trees, bodies = list[Tree](), list[list[bytes]]()
+    changed = iter(range(len(reader.layers)))
+    for base in reader.network["layers"]:
+        if base is not None:
+            tree, rows, body = a.outline(base), None, b""
+        else:
+            number = next(changed)
+            layer, body = reader.layers[number], reader.segment(number, 0)
+            old = {} if layer["base"] is None else a.outline(layer["base"])
+            tree, rows = copy.deepcopy(edited(old, layer["tree"])), layer["units"]
+        trees.append(tree)
+        bodies.append(filled(a, tree, rows, Words(body, "a segment")))
+    if next(changed, None) is not None:
+        raise bad("a layer is not named")
+    return pack(network, trees, bodies, network["order"], reader.network["coder"])
+
+
+def filled(a: Net, tree: Tree, rows: Sequence[Any] | None, words: Words, coder: str = "") -> list[bytes]:
+    """The segments of a layer, whose parts get their codings and lengths in its header `tree`."""
+    found: dict[int, bytes] = {}
+    everything = [part for entry in tree["tensors"] for part in in_order(entry)]
+    for entry, row in zip(tree["tensors"], rows or [None] * len(tree["tensors"]), strict=True):
+        for places, parts in zip(slots(entry), unit_parts(a, entry, row, words, coder), strict=True):
+            for place, part in zip(places, parts, strict=True):
+                place[1:] = [part.coding, len(part.body)]
+                found[id(place)] = part.body
+    words.end()
+    out: list[bytes] = [b""] * (1 + max((place[0] for place in everything), default=0))
+    for place in everything:
+        out[place[0]] += found[id(place)]
+    return out
