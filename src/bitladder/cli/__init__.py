@@ -145,6 +145,26 @@ COMMANDS: dict[str, tuple[str, list[tuple[tuple[str, ...], dict]]]] = {
             QUIET,
         ],
     ),
+    "diff": (
+        "what turns one file into another, as a small third one",
+        [
+            (("base",), {"metavar": "A", "help": "the .ladder file that the others have"}),
+            (("file",), {"metavar": "B", "help": "the .ladder file that they are to get"}),
+            out("OUT.delta", "the file to write"),
+            JSON,
+            QUIET,
+        ],
+    ),
+    "patch": (
+        "make a file of another one and a delta",
+        [
+            (("base",), {"metavar": "A", "help": "the .ladder file that the delta was made from"}),
+            (("delta",), {"metavar": "D", "help": "a file that diff wrote"}),
+            out("OUT.ladder", "the file to write"),
+            JSON,
+            QUIET,
+        ],
+    ),
     "verify": (
         "whether every instruction set and ONNX Runtime give the integers of the reference",
         [

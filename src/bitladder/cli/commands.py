@@ -363,6 +363,20 @@ def verify(args: Namespace, terminal: Terminal) -> Outcome:
     return checks.verify(args, terminal)
 
 
+def diff(args: Namespace, terminal: Terminal) -> Outcome:
+    """What turns one file into another."""
+    from bitladder.cli import deltas
+
+    return deltas.diff(args, terminal)
+
+
+def patch(args: Namespace, terminal: Terminal) -> Outcome:
+    """A file made of another and a delta."""
+    from bitladder.cli import deltas
+
+    return deltas.patch(args, terminal)
+
+
 def doctor(args: Namespace, terminal: Terminal) -> Outcome:
     """Why a network is slow, wrong or big."""
     from bitladder.cli import health
@@ -383,6 +397,8 @@ RUN: dict[str, Callable[[Namespace, Terminal], Outcome]] = {
     "show": show,
     "run": run,
     "export": export,
+    "diff": diff,
+    "patch": patch,
     "verify": verify,
     "doctor": doctor,
     "bench": bench,

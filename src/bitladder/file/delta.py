@@ -9,8 +9,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,17 @@ from bitladder.codec.parts import CODERS, RAW, Part
 from bitladder.disk import check_writable, replacing
 from bitladder.errors import Malformed
 from bitladder.file.container import DELTA, Kind, Reader, pack
-from bitladder.file.contents import Entry, contents
 from bitladder.file.edits import edit, edited, same
 from bitladder.file.fields import Field, Tree, is_count, is_row, is_text
-from bitladder.file.reading import Wish
 from bitladder.file.source import of_bytes
-from bitladder.file.stored import fetch_from
-from bitladder.file.units import CODER, Unit, before, in_order, slots, units, values
+from bitladder.file.taken import Net
+from bitladder.file.units import CODER, before, in_order, slots, values
 from bitladder.file.words import Words, bad
 
 SAME, DIFFERENT, GIVEN = range(3)  # a unit is the base's, its difference to the base's, or its own parts
+MOST_SEGMENTS = 64  # of a layer, besides the first
 Path_ = str | os.PathLike[str]
+Given = tuple[Tree, bytes]  # the header of a layer of a delta, and its bytes
 
 ANY = Field(lambda x: True, "an edit")
 FILE = Field(lambda x: isinstance(x, list) and [type(v) for v in x] == [int, bytes] and len(x[1]) == 32, "a length and a hash")
@@ -78,66 +78,13 @@ def diff(a: Path_, b: Path_, path: Path_) -> Summary:
 
 
 def patch(a: Path_, d: Path_, path: Path_) -> Summary:
-    """Write to `path` the file that the delta `d` makes of the file `a`, whole or not at all: the very bytes that `diff` saw."""
+    """Write to `path` the file that the delta `d` makes of the file `a`, whole or not at all: as `diff` saw it."""
     check_writable(path)
     base, change, name = Path(a).read_bytes(), Path(d).read_bytes(), os.fspath(d)
     data = patched(base, change, os.fspath(a), name)
     with replacing(path) as f:
         f.write(data)
     return summary(Net.of(base, os.fspath(a)), Net.of(data, name), len(change))
-
-
-# ------------------------------------------------------------------------------------------------------- taken apart
-
-
-@dataclass(frozen=True)
-class Net:
-    """A file taken apart: its bytes, its headers, and where each tensor lies, by its name."""
-
-    data: bytes
-    reader: Reader
-    entries: Mapping[str, tuple[int, Entry]]
-    read: dict[int, dict[int, bytes]] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, data: bytes, name: str) -> Net:
-        """A file that must be whole."""
-        reader = Reader(of_bytes(data, name))
-        reader.require(reader.total)
-        there = contents(reader, Wish.of(None, reader.network["meta"]).floors)
-        return cls(data, reader, {e.name: (layer.number, e) for layer in there.layers for e in layer.entries})
-
-    def segments(self, layer: int) -> dict[int, bytes]:
-        """The segments of a layer, read once."""
-        if layer not in self.read:
-            self.read[layer] = {n: self.reader.segment(layer, n) for n in range(len(self.reader.segments[layer]))}
-        return self.read[layer]
-
-    def units(self, name: str) -> list[Unit]:
-        """The units of a tensor, none if there is no such tensor."""
-        if name not in self.entries:
-            return []
-        layer, entry = self.entries[name]
-        return units(entry, fetch_from(self.segments(layer)))
-
-    def kind(self, name: str) -> str:
-        """What a tensor is."""
-        return self.entries[name][1].kind if name in self.entries else ""
-
-    @property
-    def network(self) -> Tree:
-        """The network header without the order of segments, and that as numbers."""
-        order, numbers = Words(self.reader.network["order"], "the order of segments"), []
-        while order.left:
-            numbers.append(order.varint())
-        return {**self.reader.network, "order": numbers}
-
-    def outline(self, layer: int) -> Tree:
-        """The header of a layer without what follows from its parts: their codings and lengths, and its segments."""
-        out = copy.deepcopy({k: v for k, v in self.reader.layers[layer].items() if k != "segments"})
-        for part in (part for tree in out["tensors"] for part in in_order(tree)):
-            part[1:] = [0, 0]
-        return out
 
 
 def summary(a: Net, b: Net, size: int) -> Summary:
@@ -187,16 +134,15 @@ def coders(b: Net) -> list[str]:
 
 def whole(a: Net, b: Net) -> bytes:
     """A delta that holds `b` as it is."""
-    layer = {"name": "", "base": None, "tree": None, "units": []}
-    return sealed(a, b, None, None, [], [layer], [b.data])
+    layer: Tree = {"name": "", "base": None, "tree": None, "units": []}
+    return sealed(a, b, None, None, [], [(layer, b.data)])
 
 
-def sealed(
-    a: Net, b: Net, coder: str | None, network: Any, layers: Sequence[int | None], trees: Sequence[Tree], bodies: Sequence[bytes]
-) -> bytes:
-    """The bytes of a delta."""
+def sealed(a: Net, b: Net, coder: str | None, network: Any, layers: Sequence[int | None], given: Sequence[Given]) -> bytes:
+    """The bytes of a delta; `layers` names those that are the base's, `given` has the others."""
     ends = {"base": named(a.data), "result": named(b.data), "coder": coder, "network": network, "layers": list(layers)}
-    return pack({**ends, "policy": "layer"}, trees, [[body] for body in bodies], range(len(bodies)), CODER, DELTA)
+    trees, segments = [tree for tree, _ in given], [[body] for _, body in given]
+    return pack({**ends, "policy": "layer"}, trees, segments, range(len(given)), CODER, DELTA)
 
 
 def named(data: bytes) -> list[Any]:
@@ -208,7 +154,7 @@ def difference(a: Net, b: Net, coder: str) -> bytes:
     """A delta by tensors, for a `b` written by `coder`."""
     places = {layer["name"]: number for number, layer in enumerate(a.reader.layers)}
     layers: list[int | None] = []
-    trees, bodies = list[Tree](), list[bytes]()
+    given: list[Given] = []
     for number, layer in enumerate(b.reader.layers):
         base = places.get(layer["name"])
         change = edit({} if base is None else a.outline(base), b.outline(number))
@@ -217,17 +163,17 @@ def difference(a: Net, b: Net, coder: str) -> bytes:
             layers.append(base)
             continue
         layers.append(None)
-        trees.append({"name": layer["name"], "base": base, "tree": change, "units": [row for row, _ in found]})
-        bodies.append(b"".join(body for _, body in found))
-    return sealed(a, b, coder, edit(a.network, b.network), layers, trees, bodies)
+        tree = {"name": layer["name"], "base": base, "tree": change, "units": [row for row, _ in found]}
+        given.append((tree, b"".join(body for _, body in found)))
+    return sealed(a, b, coder, edit(a.network, b.network), layers, given)
 
 
 def told(a: Net, b: Net, name: str, coder: str) -> tuple[list[list[int]] | None, bytes]:
     """What a delta says of the units of a tensor, None if all are the base's; and the bytes that go with it."""
     old, new = a.units(name), b.units(name)
-    if old and [u.parts for u in old] == [u.parts for u in new]:
+    if [u.parts for u in old] == [u.parts for u in new]:
         return None, b""
-    rows, body = [], b""
+    rows, body = list[list[int]](), b""
     alike = bool(new) and a.kind(name) == b.kind(name) and [u.what for u in old] == [u.what for u in new]
     bases, numbers = (values(net.kind(name), net.units(name)) if alike else [] for net in (a, b))
     for k, unit in enumerate(new):
@@ -241,7 +187,7 @@ def told(a: Net, b: Net, name: str, coder: str) -> tuple[list[list[int]] | None,
                 mode, parts = DIFFERENT, [part]
         rows.append([mode, *(n for p in parts for n in (p.coding, len(p.body)))])
         body += b"".join(p.body for p in parts)
-    return (rows if new else None), body
+    return rows, body
 
 
 # -------------------------------------------------------------------------------------------------------------- patch
@@ -282,23 +228,47 @@ def rebuilt(a: Net, reader: Reader) -> bytes:
             old = {} if layer["base"] is None else a.outline(layer["base"])
             tree, rows = copy.deepcopy(edited(old, layer["tree"])), layer["units"]
         trees.append(tree)
-        bodies.append(filled(a, tree, rows, Words(body, "a segment")))
+        bodies.append(filled(a, tree, rows, Words(body, f"layer {tree['name']!r}"), reader.network["coder"]))
     if next(changed, None) is not None:
         raise bad("a layer is not named")
     return pack(network, trees, bodies, network["order"], reader.network["coder"])
 
 
-def filled(a: Net, tree: Tree, rows: Sequence[Any] | None, words: Words, coder: str = "") -> list[bytes]:
+def filled(a: Net, tree: Tree, rows: Sequence[Any] | None, words: Words, coder: str) -> list[bytes]:
     """The segments of a layer, whose parts get their codings and lengths in its header `tree`."""
     found: dict[int, bytes] = {}
-    everything = [part for entry in tree["tensors"] for part in in_order(entry)]
     for entry, row in zip(tree["tensors"], rows or [None] * len(tree["tensors"]), strict=True):
-        for places, parts in zip(slots(entry), unit_parts(a, entry, row, words, coder), strict=True):
+        for places, parts in zip(slots(entry), unit_parts(a, entry["name"], row, words, coder), strict=True):
             for place, part in zip(places, parts, strict=True):
                 place[1:] = [part.coding, len(part.body)]
                 found[id(place)] = part.body
     words.end()
-    out: list[bytes] = [b""] * (1 + max((place[0] for place in everything), default=0))
+    everything = [part for entry in tree["tensors"] for part in in_order(entry)]
+    last = max((segment for segment, _, _ in everything), default=0)
+    if last > MOST_SEGMENTS:
+        raise bad(f"layer {tree['name']!r} has a segment {last}, must be at most {MOST_SEGMENTS}")
+    out: list[list[bytes]] = [[] for _ in range(1 + last)]
     for place in everything:
-        out[place[0]] += found[id(place)]
+        out[place[0]].append(found[id(place)])
+    return list(map(b"".join, out))
+
+
+def unit_parts(a: Net, name: str, rows: Sequence[Any] | None, words: Words, coder: str) -> list[Sequence[Part]]:
+    """The parts of each unit of a tensor: those of the base, or as `rows` say, whose bytes come next."""
+    old, kind = a.units(name), a.kind(name)
+    if rows is None:
+        return [u.parts for u in old]
+    chain = kind == "widths" or any(row[0] == DIFFERENT for row in rows)
+    bases = values(kind, old) if chain and len(rows) == len(old) else []
+    out, known = list[Sequence[Part]](), []
+    for k, (mode, *sizes) in enumerate(rows):
+        given = [Part(c, words.take(n)) for c, n in zip(sizes[::2], sizes[1::2], strict=True)]
+        what = old[k].what if mode != GIVEN or bases else None
+        if mode == DIFFERENT and what is not None:
+            known.append(what.restored(given[0], bases[k]))
+            out.append(what.encode(known[-1], coder, before(kind, known[:-1])))
+        else:
+            out.append(old[k].parts if mode == SAME else given)
+            if kind == "widths" and bases and what is not None:
+                known.append(what.decode(out[-1], before(kind, known)))
     return out

@@ -26,11 +26,11 @@ class Array(NamedTuple):
     """An array of so many numbers."""
 
     dtype: str
-    count: int
+    size: int
 
     def decode(self, given: Sequence[Part], before: np.ndarray | None) -> np.ndarray:
         """The numbers of its one part."""
-        return parts.decode_numbers(given[0], np.dtype(self.dtype), self.count, before)
+        return parts.decode_numbers(given[0], np.dtype(self.dtype), self.size, before)
 
     def encode(self, values: np.ndarray, coder: str, before: np.ndarray | None) -> list[Part]:
         """Its part."""
@@ -42,7 +42,7 @@ class Array(NamedTuple):
 
     def restored(self, part: Part, base: np.ndarray) -> np.ndarray:
         """The numbers whose difference is `part`."""
-        return parts.decode_numbers(part, np.dtype(self.dtype), self.count, base)
+        return parts.decode_numbers(part, np.dtype(self.dtype), self.size, base)
 
 
 class Tile(NamedTuple):
@@ -117,11 +117,11 @@ def arrays(entry: Entry) -> list[Any]:
     return [n for _, n in sorted(entry.arrays.items()) if isinstance(n.place, Place)]
 
 
-def values(entry: Entry, given: Sequence[Unit]) -> list[np.ndarray]:
-    """The numbers of the units of a tensor; of versions, each is near to the one before."""
+def values(kind: str, given: Sequence[Unit]) -> list[np.ndarray]:
+    """The numbers of the units of a tensor of that kind; of versions, each is near to the one before."""
     out: list[np.ndarray] = []
     for unit in given:
-        out.append(unit.what.decode(unit.parts, before(entry.kind, out)))
+        out.append(unit.what.decode(unit.parts, before(kind, out)))
     return out
 
 
