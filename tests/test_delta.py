@@ -55,9 +55,11 @@ def cases():
     yield "formats", g, convnet("nested6", "int8", "ternary"), ("w1", "w2", "w3"), (), ()
     yield "classes", g, convnet(classes=7), ("b3", "w3"), (), ()
     yield "meta", g, g.with_(meta={"labels": list("abcde"), "result": {"score": 0.5}}), (), (), ()
-    longer = g.with_(nodes=(*g.nodes, Node("add", ("scores", "b4"), ("more",))), outputs=("more",))
-    yield "a node", g, with_(longer, b4=np.ones(5, np.float32)), (), ("b4",), ()
-    yield "a node less", with_(longer, b4=np.ones(5, np.float32)), g, (), (), ("b4",)
+    constants = {**g.constants, "b4": np.ones(5, np.float32)}
+    nodes = (*g.nodes, Node("add", ("scores", "b4"), ("more",)))
+    longer = g.with_(constants=constants, nodes=nodes, outputs=("more",))
+    yield "a node", g, longer, (), ("b4",), ()
+    yield "a node less", longer, g, (), (), ("b4",)
     yield (
         "odd",
         odd_graph(),
@@ -189,7 +191,8 @@ NONSENSE = [
     {"layers": []},
     {"layers": [99]},
     {"layers": [None] * 9},
-    {"coder": "raw"},
+    {"layers": [0] * 9},
+    {"coder": "odd"},
     {"coder": None},
     {"layer_base": 99},
     {"layer_base": None},

@@ -218,15 +218,20 @@ def rebuilt(a: Net, reader: Reader) -> bytes:
     """The file that a delta makes of `a`, not yet known to be the right one."""
     network = edited(a.network, reader.network["network"])
     trees, bodies = list[Tree](), list[list[bytes]]()
-    changed = iter(range(len(reader.layers)))
+    changed, seen = iter(range(len(reader.layers))), set[str]()
     for base in reader.network["layers"]:
         if base is not None:
             tree, rows, body = a.outline(base), None, b""
         else:
-            number = next(changed)
+            if (number := next(changed, None)) is None:
+                raise bad("a layer is named that is not there")
             layer, body = reader.layers[number], reader.segment(number, 0)
             old = {} if layer["base"] is None else a.outline(layer["base"])
             tree, rows = copy.deepcopy(edited(old, layer["tree"])), layer["units"]
+        names = [entry["name"] for entry in tree["tensors"]]
+        if len(seen | set(names)) != len(seen) + len(names):
+            raise bad(f"a tensor of layer {tree['name']!r} comes twice")
+        seen |= set(names)
         trees.append(tree)
         bodies.append(filled(a, tree, rows, Words(body, f"layer {tree['name']!r}"), reader.network["coder"]))
     if next(changed, None) is not None:
