@@ -107,13 +107,10 @@ def summary(a: Net, b: Net, size: int) -> Summary:
 
 
 def delta(a: Net, b: Net) -> bytes:
-    """The shortest delta that makes `b` of `a`; one that holds `b` as it is where its bytes cannot be written again."""
-    candidates = [whole(a, b)]
-    for coder in coders(b):
-        made = difference(a, b, coder)
-        if again(a, made) == b.data:
-            candidates.append(made)
-    return min(candidates, key=len)
+    """A delta that makes `b` of `a`: by tensors, or with `b` as it is where those cannot be written again or take more."""
+    trials = (difference(a, b, coder) for coder in coders(b))
+    made = next((trial for trial in trials if again(a, trial) == b.data), None)
+    return made if made is not None and len(made) <= len(b.data) else min(filter(None, (made, whole(a, b))), key=len)
 
 
 def again(a: Net, made: bytes) -> bytes | None:
@@ -125,11 +122,9 @@ def again(a: Net, made: bytes) -> bytes | None:
 
 
 def coders(b: Net) -> list[str]:
-    """The coders that may have written a file: those that write its headers, and know all codings of its parts."""
+    """The coders that may have written a file: those that know all codings of its parts."""
     used = {part.coding for name in b.entries for unit in b.units(name) for part in unit.parts} - {RAW}
-    trees, bodies = b.reader.layers, [list(b.segments(k).values()) for k in range(len(b.reader.layers))]
-    order = b.network["order"]
-    return [c for c, codings in CODERS.items() if used <= set(codings) and pack(b.network, trees, bodies, order, c) == b.data]
+    return [coder for coder, codings in CODERS.items() if used <= set(codings)]
 
 
 def whole(a: Net, b: Net) -> bytes:
