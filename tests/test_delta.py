@@ -218,6 +218,42 @@ def test_nonsense_with_good_checksums_is_refused(changes, three):
     assert "\n" not in str(refused.value)
 
 
+def places(tree, path=()):
+    """Where in a tree a value stands."""
+    yield path
+    if isinstance(tree, list | dict):
+        for k, v in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield from places(v, (*path, k))
+
+
+def changed(tree, path, value):
+    """The tree with another value at a place."""
+    if not path:
+        return value
+    tree = dict(tree) if isinstance(tree, dict) else list(tree)
+    tree[path[0]] = changed(tree[path[0]], path[1:], value)
+    return tree
+
+
+def test_any_value_in_the_place_of_any_other_is_refused(three):
+    """Every value of the two kinds of headers is replaced by others, all checksums are right; or the result is."""
+    one, other, data = three
+    reader = container.Reader(file.source(data), kind=delta.KIND)
+    draw = np.random.default_rng(0)
+    odd = [None, True, -1, 0, 1, 2, 3, 10**12, 2**62, 0.5, "", "w2", b"", [], [[]], {}, [None], [0, 0, 0], {"changed": {}}]
+    for prefix, header in (("", reader.network), ("layer_", reader.layers[0])):
+        every = [p for p in places(header) if p and p[0] not in ("order", "segments")]
+        for _ in range(250):
+            path = every[draw.integers(len(every))]
+            key, rest = path[0], path[1:]
+            value = changed(header[key], rest, odd[draw.integers(len(odd))])
+            try:
+                found = delta.patched(one, remade(data, **{prefix + key: value}))
+            except (Malformed, Unsupported):
+                continue
+            assert found == other
+
+
 def test_deltas_and_networks_are_not_mistaken(three, tmp_path):
     """`load` says that a delta needs its base; `patch` that a network is no delta; `diff` reads networks alone."""
     one, _, data = three

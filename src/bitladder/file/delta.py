@@ -38,7 +38,7 @@ ROWS = Field(lambda x: isinstance(x, list) and len(x) == 1 and is_row(x[0]), "on
 ROOT = {
     "base": FILE,
     "result": FILE,
-    "coder": Field(lambda x: x is None or x in CODERS, f"null or one of {', '.join(CODERS)}"),
+    "coder": Field(lambda x: x is None or x in list(CODERS), f"null or one of {', '.join(CODERS)}"),
     "network": ANY,
     "layers": NUMBERS,
     "order": Field(lambda x: isinstance(x, bytes), "a string of bytes"),
