@@ -1,4 +1,4 @@
-"""What each plane of each weight is worth where nobody has measured it: by how much it brings the weight closer to its whole."""
+"""What each plane of a weight is worth where nobody has measured it: how much closer it brings the weight to its whole."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def furthest(reader: Reader, layers: list[Layer], wish: Wish, least: bool = Fals
 
 
 def segments(reader: Reader, layers: list[Layer], wish: Wish, recover: bool) -> list[dict[int, bytes]]:
-    """The segments of each layer that are wanted and there, read in the order of the file; the reader notes the damaged ones."""
+    """The segments of each layer that are wanted and there, read in the order of the file; the reader notes what is damaged."""
     wanted = [min(segments_wanted(layer, wish), reader.whole(layer.number)) for layer in layers]
     places = sorted((reader.segments[k][n].begin, n, k) for k, count in enumerate(wanted) for n in range(count))
     out: list[dict[int, bytes]] = [{} for _ in layers]
