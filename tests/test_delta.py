@@ -265,6 +265,10 @@ def test_deltas_and_networks_are_not_mistaken(three, tmp_path):
     (tmp_path / "d").write_bytes(data)
     with pytest.raises(Unsupported, match="holds only what differs"):
         bl.diff(tmp_path / "a", tmp_path / "d", tmp_path / "out")
+    (tmp_path / "bad").write_bytes(one[:-1] + bytes([one[-1] ^ 1]))
+    for pair in (("bad", "a"), ("a", "bad")):
+        with pytest.raises(Malformed, match="has a wrong checksum"):
+            bl.diff(tmp_path / pair[0], tmp_path / pair[1], tmp_path / "out")
     (tmp_path / "cut").write_bytes(one[:-1])
     with pytest.raises(Truncated):
         bl.diff(tmp_path / "cut", tmp_path / "a", tmp_path / "out")

@@ -108,15 +108,15 @@ def summary(a: Net, b: Net, size: int) -> Summary:
 
 def delta(a: Net, b: Net) -> bytes:
     """A delta that makes `b` of `a`: by tensors, or with `b` as it is where those cannot be written again or take more."""
-    trials = (difference(a, b, coder) for coder in coders(b))
-    made = next((trial for trial in trials if again(a, trial) == b.data), None)
+    made = next((made for coder in coders(b) if (made := tried(a, b, coder)) is not None), None)
     return made if made is not None and len(made) <= len(b.data) else min(filter(None, (made, whole(a, b))), key=len)
 
 
-def again(a: Net, made: bytes) -> bytes | None:
-    """What a delta makes of `a`, None if it does not work."""
+def tried(a: Net, b: Net, coder: str) -> bytes | None:
+    """A delta by tensors for a `b` written by `coder`, None if it does not lead to `b`."""
     try:
-        return patched(a.data, made, "base", "delta")
+        made = difference(a, b, coder)
+        return made if patched(a.data, made) == b.data else None
     except ValueError:
         return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from bitladder.file.container import Reader
 from bitladder.file.contents import Entry, contents
@@ -18,33 +18,28 @@ from bitladder.file.words import Words
 
 @dataclass(frozen=True)
 class Net:
-    """A file taken apart: its bytes, its headers, and where each tensor lies, by its name."""
+    """A file taken apart: its bytes, its headers, the segments of each layer, and where each tensor lies, by its name."""
 
     data: bytes
     reader: Reader
+    segments: list[dict[int, bytes]]
     entries: Mapping[str, tuple[int, Entry]]
-    read: dict[int, dict[int, bytes]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, data: bytes, name: str) -> Net:
-        """A file that must be whole."""
+        """A file that must be whole and sound."""
         reader = Reader(of_bytes(data, name))
         reader.require(reader.total)
         there = contents(reader, Wish.of(None, reader.network["meta"]).floors)
-        return cls(data, reader, {e.name: (layer.number, e) for layer in there.layers for e in layer.entries})
-
-    def segments(self, layer: int) -> dict[int, bytes]:
-        """The segments of a layer, read once."""
-        if layer not in self.read:
-            self.read[layer] = {n: self.reader.segment(layer, n) for n in range(len(self.reader.segments[layer]))}
-        return self.read[layer]
+        segments = [{n: reader.segment(k, n) for n in range(len(rows))} for k, rows in enumerate(reader.segments)]
+        return cls(data, reader, segments, {e.name: (layer.number, e) for layer in there.layers for e in layer.entries})
 
     def units(self, name: str) -> list[Unit]:
         """The units of a tensor, none if there is no such tensor."""
         if name not in self.entries:
             return []
         layer, entry = self.entries[name]
-        return units(entry, fetch_from(self.segments(layer)))
+        return units(entry, fetch_from(self.segments[layer]))
 
     def kind(self, name: str) -> str:
         """What a tensor is."""
