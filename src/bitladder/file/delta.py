@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bitladder.codec.parts import CODERS, RAW, Part
 from bitladder.disk import check_writable, replacing
 from bitladder.errors import Malformed
@@ -27,7 +29,7 @@ from bitladder.file.words import Words, bad
 
 SAME, DIFFERENT, GIVEN = range(3)  # a unit is the base's, its difference to the base's, or its own parts
 MOST_SEGMENTS = 64  # of a layer, besides the first
-Path_ = str | os.PathLike[str]
+Where = str | os.PathLike[str]
 Given = tuple[Tree, bytes]  # the header of a layer of a delta, and its bytes
 
 ANY = Field(lambda x: True, "an edit")
@@ -67,7 +69,7 @@ class Summary:
     gone: tuple[str, ...]
 
 
-def diff(a: Path_, b: Path_, path: Path_) -> Summary:
+def diff(a: Where, b: Where, path: Where) -> Summary:
     """Write to `path` what `patch` needs to make the file `b` of the file `a`, whole or not at all."""
     check_writable(path)
     base, result = (Net.of(Path(p).read_bytes(), os.fspath(p)) for p in (a, b))
@@ -77,7 +79,7 @@ def diff(a: Path_, b: Path_, path: Path_) -> Summary:
     return summary(base, result, len(data))
 
 
-def patch(a: Path_, d: Path_, path: Path_) -> Summary:
+def patch(a: Where, d: Where, path: Where) -> Summary:
     """Write to `path` the file that the delta `d` makes of the file `a`, whole or not at all: as `diff` saw it."""
     check_writable(path)
     base, change, name = Path(a).read_bytes(), Path(d).read_bytes(), os.fspath(d)
@@ -237,7 +239,7 @@ def rebuilt(a: Net, reader: Reader) -> bytes:
 def filled(a: Net, tree: Tree, rows: Sequence[Any] | None, words: Words, coder: str) -> list[bytes]:
     """The segments of a layer, whose parts get their codings and lengths in its header `tree`."""
     found: dict[int, bytes] = {}
-    for entry, row in zip(tree["tensors"], rows or [None] * len(tree["tensors"]), strict=True):
+    for entry, row in zip(tree["tensors"], [None] * len(tree["tensors"]) if rows is None else rows, strict=True):
         for places, parts in zip(slots(entry), unit_parts(a, entry["name"], row, words, coder), strict=True):
             for place, part in zip(places, parts, strict=True):
                 place[1:] = [part.coding, len(part.body)]
@@ -258,17 +260,17 @@ def unit_parts(a: Net, name: str, rows: Sequence[Any] | None, words: Words, code
     old, kind = a.units(name), a.kind(name)
     if rows is None:
         return [u.parts for u in old]
-    chain = kind == "widths" or any(row[0] == DIFFERENT for row in rows)
-    bases = values(kind, old) if chain and len(rows) == len(old) else []
-    out, known = list[Sequence[Part]](), []
+    bases = values(kind, old) if any(row[0] == DIFFERENT for row in rows) else []
+    out, known = list[Sequence[Part]](), list[np.ndarray]()
     for k, (mode, *sizes) in enumerate(rows):
-        given = [Part(c, words.take(n)) for c, n in zip(sizes[::2], sizes[1::2], strict=True)]
-        what = old[k].what if mode != GIVEN or bases else None
-        if mode == DIFFERENT and what is not None:
+        given = [Part(coding, words.take(size)) for coding, size in zip(sizes[::2], sizes[1::2], strict=True)]
+        out.append(old[k].parts if mode == SAME else given)
+        if not bases:
+            continue
+        what, last = old[k].what, before(kind, known)
+        if mode == DIFFERENT:
             known.append(what.restored(given[0], bases[k]))
-            out.append(what.encode(known[-1], coder, before(kind, known[:-1])))
+            out[k] = what.encode(known[k], coder, last)
         else:
-            out.append(old[k].parts if mode == SAME else given)
-            if kind == "widths" and bases and what is not None:
-                known.append(what.decode(out[-1], before(kind, known)))
+            known.append(what.decode(out[k], last))
     return out
