@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from ladders import assert_same, reach
 from networks import convnet, images
-from test_file import assert_same, reach
 
 import bitladder as bl
 from bitladder import file

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bitladder.file.header import is_nested, to_header
 from networks import coded, convnet, fixed_points, odd_graph
 
 from bitladder.errors import Malformed, Truncated, Unsupported
 from bitladder.file.container import PRELUDE, Reader, pack
-from bitladder.file.header import is_nested, to_header
 from bitladder.file.reading import from_header
 from bitladder.file.words import dumps
 from bitladder.formats import Fixed, Int, Nested, Ternary

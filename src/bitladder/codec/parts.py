@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from bitladder.codec import dense
-from bitladder.codec.planes import from_planes, to_planes
+from bitladder.codec.planes import check_plane, to_planes
 
 RAW, BEST, FAST, TERNARY, TRELLIS = range(5)
 CODERS: dict[str, tuple[int, ...]] = {"raw": (), "fast": (FAST, TERNARY), "best": (BEST, TERNARY, TRELLIS)}
@@ -113,7 +113,9 @@ def decode_planes(
     codes = np.zeros(grid, np.uint8) if before is None else np.asarray(before, np.uint8).reshape(grid)
     for number, part in enumerate(parts, known_planes):
         if part.coding == RAW:
-            codes = codes << 1 | from_planes([part.body], 1, grid.size).reshape(grid)
+            check_plane(part.body, number, grid.size)
+            plane = np.unpackbits(np.frombuffer(part.body, np.uint8), count=grid.size, bitorder="little").reshape(grid)
+            codes = np.left_shift(codes, 1) | plane
         else:
             bounded(part, grid.size)
             codes = known(PLANES, part.coding)[1](part.body, codes, number, sign)
