@@ -93,6 +93,9 @@ def test_orders_and_tiles_come_back(order):
     assert delta.patched(one, data) == other
     assert told.changed == ("w2",)
     assert len(data) < SMALL
+    gains = {(n, p): 1 / p for n in ("w1", "w2") for p in range(1, 9)}
+    turned = to_file(b, "best", "importance", gains, tile=40)
+    assert delta.patched(one, made(one, turned)[0]) == turned
     turned = to_file(b, "best", "plane" if order == "layer" else "layer", tile=40)
     data, _ = made(one, turned)
     assert delta.patched(one, data) == turned
@@ -299,6 +302,9 @@ def test_commands(tmp_path, monkeypatch, capsys):
     assert main(["patch", "a.ladder", "d.delta", "-o", "c.ladder", "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == facts | {"wrote": "c.ladder"}
     assert (tmp_path / "c.ladder").read_bytes() == (tmp_path / "b.ladder").read_bytes()
+    assert main(["patch", "a.ladder", "d.delta", "-o", "a.ladder", "--quiet"]) == 0
+    assert (tmp_path / "a.ladder").read_bytes() == (tmp_path / "b.ladder").read_bytes()
+    capsys.readouterr()
     assert main(["patch", "b.ladder", "d.delta", "-o", "e.ladder"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "'d.delta' needs a base of" in line

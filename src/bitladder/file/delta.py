@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,7 +163,7 @@ def difference(a: Net, b: Net, coder: str) -> bytes:
     layers: list[int | None] = []
     given: list[Given] = []
     for number, layer in enumerate(b.reader.layers):
-        base = places.get(layer["name"])
+        base = places.pop(layer["name"], None)
         change = edit({} if base is None else a.outline(base), b.outline(number))
         found = [told(a, b, tree["name"], coder) for tree in layer["tensors"]]
         if base is not None and change is None and all(row is None for row, _ in found):
@@ -223,27 +223,36 @@ def patched(base: bytes, change: bytes, a: str = "base", d: str = "delta") -> by
 
 def rebuilt(a: Net, reader: Reader) -> bytes:
     """The file that a delta makes of `a`, not yet known to be the right one."""
-    network = edited(a.network, reader.network["network"])
+    network, coder = edited(a.network, reader.network["network"]), reader.network["coder"]
     trees, bodies = list[Tree](), list[list[bytes]]()
-    changed, seen = iter(range(len(reader.layers))), set[str]()
-    for base in reader.network["layers"]:
-        if base is not None:
-            tree, rows, body = a.outline(base), None, b""
-        else:
-            if (number := next(changed, None)) is None:
-                raise bad("a layer is named that is not there")
-            layer, body = reader.layers[number], reader.segment(number, 0)
-            old = {} if layer["base"] is None else a.outline(layer["base"])
-            tree, rows = copy.deepcopy(edited(old, layer["tree"])), layer["units"]
-        names = [entry["name"] for entry in tree["tensors"]]
-        if len(seen | set(names)) != len(seen) + len(names):
-            raise bad(f"a tensor of layer {tree['name']!r} comes twice")
-        seen |= set(names)
+    for tree, rows, body in layers_of(a, reader):
         trees.append(tree)
-        bodies.append(filled(a, tree, rows, Words(body, f"layer {tree['name']!r}"), reader.network["coder"]))
-    if next(changed, None) is not None:
+        bodies.append(filled(a, tree, rows, Words(body, f"layer {tree['name']!r}"), coder))
+    return pack(network, trees, bodies, network["order"], coder)
+
+
+def layers_of(a: Net, reader: Reader) -> Iterator[tuple[Tree, Sequence[Any] | None, bytes]]:
+    """The outline of each layer of the result, what the delta says of its units, and the bytes that go with that.
+
+    Each layer of the base serves once, each tensor comes once: so the result is no larger than base and delta allow.
+    """
+    given, unused, names = iter(range(len(reader.layers))), set(range(len(a.reader.layers))), set[str]()
+    for number in reader.network["layers"]:
+        at = next(given, None) if number is None else None
+        layer: Tree = {"base": number, "tree": None, "units": None} if at is None else reader.layers[at]
+        base = layer["base"]
+        if base is not None:
+            unused.remove(base)
+        elif at is None:
+            raise bad("a layer is named that is not there")
+        tree = edited({} if base is None else a.outline(base), layer["tree"])
+        found = [entry["name"] for entry in tree["tensors"]]
+        if len(names | set(found)) != len(names) + len(found):
+            raise bad(f"a tensor of layer {tree['name']!r} comes twice")
+        names |= set(found)
+        yield copy.deepcopy(tree), layer["units"], b"" if at is None else reader.segment(at, 0)
+    if next(given, None) is not None:
         raise bad("a layer is not named")
-    return pack(network, trees, bodies, network["order"], reader.network["coder"])
 
 
 def filled(a: Net, tree: Tree, rows: Sequence[Any] | None, words: Words, coder: str) -> list[bytes]:
