@@ -130,7 +130,9 @@ def test_a_ladder_goes_back_onto_the_float_network(tmp_path, monkeypatch, capsys
     assert_same(bl.from_safetensors("net.onnx", "q.safetensors").whole, loaded.whole)
     assert main(["quantize", "net.onnx", "--weights", "q.safetensors", "-o", "back.ladder"]) == 0
     assert Path("back.ladder").read_bytes() == Path("q.ladder").read_bytes()
-    assert main(["quantize", "q.ladder", "--weights", "q.safetensors", "-o", "back.ladder"]) == 0
+    for order in ("importance", "plane"):
+        assert main(["quantize", "q.ladder", "--weights", "q.safetensors", "--order", order, "-o", "back.ladder"]) == 0
+        assert_same(bl.load("back.ladder").whole, loaded.whole)
     assert Path("back.ladder").read_bytes() == Path("q.ladder").read_bytes()
     capsys.readouterr()
     assert main(["quantize", "net.onnx", "--weights", "q.safetensors", "--plan", "int8", "-o", "back.ladder"]) == 1

@@ -36,7 +36,7 @@ def quantize(args: Namespace, terminal: Terminal) -> Outcome:
         raise ValueError(f"quantize: {args.weights!r} holds codes, so there is nothing to choose; leave out {option}")
     terminal.progress("read", 0, 0)
     model = from_safetensors(net_of(args.net), args.weights)
-    model.save(args.output)
+    model.save(args.output, coder=args.coder, order=args.order)
     model = Model(model.whole)
     lines = [*measured(model.graph.meta.get("result") or {}), *by_default(model)]
     return Outcome(str(model), args.output, lines, {**summary(model), "file_bytes": os.path.getsize(args.output)})
