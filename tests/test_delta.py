@@ -102,6 +102,22 @@ def test_orders_and_tiles_come_back(order):
     assert len(data) < SMALL + 100
 
 
+@pytest.mark.parametrize("scheme", ["", ":sign", ":tree"])
+def test_more_planes_cost_what_they_take(scheme):
+    """A network that is sent at few bits and then at more gets the planes that it lacks, and sheds those it has too many."""
+    wide = convnet(f"nested8{scheme}", "nested8", "int8")
+    wide = with_(wide, w1=coded(f"nested8{scheme}", (64, 2, 3, 3), 1))
+    narrow = wide.with_(constants={n: c.at(4) if isinstance(c, QTensor) else c for n, c in wide.constants.items()})
+    few, all_planes = to_file(narrow, "raw"), to_file(wide, "raw")
+    data, told = made(few, all_planes)
+    assert delta.patched(few, data) == all_planes
+    assert len(data) < len(all_planes) - len(few) + SMALL
+    data, _ = made(all_planes, few)
+    assert delta.patched(all_planes, data) == few
+    assert len(data) < SMALL
+    assert told.changed == ("w1", "w2")
+
+
 def test_small_changes_cost_little():
     """A bias costs its bytes; codes that moved by one cost their entropy, not their planes."""
     g = convnet("nested8", "nested8", "int8")
@@ -204,6 +220,11 @@ NONSENSE = [
     {"layer_tree": [{"name": "h2", "op": "conv", "tensors": [{"name": "w2", "part": [10**12, 0, 0]}]}]},
     {"layer_units": []},
     {"layer_units": [[[1, 0, 10**9]], None]},
+    {"layer_units": [[[0, 0, 0, 5, 0, -5, 0, 5]], None]},
+    {"layer_units": [[[0, 99]], None]},
+    {"layer_units": [[[0, -1]], None]},
+    {"layer_units": [[[1]], None]},
+    {"layer_units": [[[0]], None]},
     {"layer_units": [[[7]], None]},
     {"layer_units": [[["a"]], None]},
     {"layer_units": [[[]], None]},

@@ -14,20 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bitladder.codec.parts import CODERS, RAW, Part
 from bitladder.disk import check_writable, replacing
 from bitladder.errors import Malformed
 from bitladder.file.container import DELTA, Kind, Reader, pack
 from bitladder.file.edits import edit, edited, same
-from bitladder.file.fields import Field, Tree, is_count, is_row, is_text
+from bitladder.file.fields import Field, Tree, are_counts, is_count, is_row, is_text
 from bitladder.file.source import of_bytes
 from bitladder.file.taken import Net
-from bitladder.file.units import CODER, before, in_order, slots, values
+from bitladder.file.units import CODER, Unit, in_order, slots
 from bitladder.file.words import Words, bad
 
-SAME, DIFFERENT, GIVEN = range(3)  # a unit is the base's, its difference to the base's, or its own parts
+PARTS, DIFFERENCE = range(2)  # how a unit is told: by its parts, of which the base has the first, or by its difference
 MOST_SEGMENTS = 64  # of a layer, besides the first
 Where = str | os.PathLike[str]
 Given = tuple[Tree, bytes]  # the header of a layer of a delta, and its bytes
@@ -35,7 +33,10 @@ Given = tuple[Tree, bytes]  # the header of a layer of a delta, and its bytes
 ANY = Field(lambda x: True, "an edit")
 FILE = Field(lambda x: isinstance(x, list) and [type(v) for v in x] == [int, bytes] and len(x[1]) == 32, "a length and a hash")
 NUMBERS = Field(lambda x: isinstance(x, list) and all(k is None or is_count(k) for k in x), "a list of numbers or nulls")
-UNITS = Field(lambda x: isinstance(x, list) and all(u is None or isinstance(u, list) for u in x), "a list of lists or nulls")
+UNITS = Field(
+    lambda x: isinstance(x, list) and all(u is None or (isinstance(u, list) and all(map(are_counts, u))) for u in x),
+    "a list of nulls and lists of lists of counts",
+)
 ROWS = Field(lambda x: isinstance(x, list) and len(x) == 1 and is_row(x[0]), "one length and checksum")
 ROOT = {
     "base": FILE,
@@ -107,12 +108,10 @@ def summary(a: Net, b: Net, size: int) -> Summary:
 
 def agree(a: Net, b: Net, name: str) -> bool:
     """Whether the numbers of a tensor are the same in both, however they are coded."""
-    if (old := a.units(name)) == (new := b.units(name)):
-        return True
-    if [u.what for u in old] != [u.what for u in new]:
+    old, new = a.units(name), b.units(name)
+    if {k: u.what for k, u in old.items()} != {k: u.what for k, u in new.items()}:
         return False
-    pairs = zip(values(a.kind(name), old), values(b.kind(name), new), strict=True)
-    return all(x.tobytes() == y.tobytes() for x, y in pairs)
+    return all(u.parts == new[k].parts or u.values.tobytes() == new[k].values.tobytes() for k, u in old.items())
 
 
 # --------------------------------------------------------------------------------------------------------------- diff
@@ -135,7 +134,7 @@ def tried(a: Net, b: Net, coder: str) -> bytes | None:
 
 def coders(b: Net) -> list[str]:
     """The coders that may have written a file: those that know all codings of its parts."""
-    used = {part.coding for name in b.entries for unit in b.units(name) for part in unit.parts} - {RAW}
+    used = {part.coding for name in b.entries for unit in b.units(name).values() for part in unit.parts} - {RAW}
     return [coder for coder, codings in CODERS.items() if used <= set(codings)]
 
 
@@ -178,23 +177,24 @@ def difference(a: Net, b: Net, coder: str) -> bytes:
 def told(a: Net, b: Net, name: str, coder: str) -> tuple[list[list[int]] | None, bytes]:
     """What a delta says of the units of a tensor, None if all are the base's; and the bytes that go with it."""
     old, new = a.units(name), b.units(name)
-    if [u.parts for u in old] == [u.parts for u in new]:
+    if {k: u.parts for k, u in old.items()} == {k: u.parts for k, u in new.items()}:
         return None, b""
-    rows, body = list[list[int]](), b""
-    alike = bool(new) and a.kind(name) == b.kind(name) and [u.what for u in old] == [u.what for u in new]
-    bases, numbers = (values(net.kind(name), net.units(name)) if alike else [] for net in (a, b))
-    for k, unit in enumerate(new):
-        if alike and old[k].parts == unit.parts:
-            rows.append([SAME])
-            continue
-        mode, parts = GIVEN, list(unit.parts)
-        if alike and unit.what.encode(numbers[k], coder, before(b.kind(name), numbers[:k])) == parts:
-            part = unit.what.difference(numbers[k], bases[k])
-            if len(part.body) < sum(len(p.body) for p in parts):
-                mode, parts = DIFFERENT, [part]
-        rows.append([mode, *(n for p in parts for n in (p.coding, len(p.body)))])
-        body += b"".join(p.body for p in parts)
-    return rows, body
+    found = [unit_told(old.get(key), unit, coder) for key, unit in new.items()]
+    rows = [[*mode, *(n for part in parts for n in (part.coding, len(part.body)))] for mode, parts in found]
+    return rows, b"".join(part.body for _, parts in found for part in parts)
+
+
+def unit_told(base: Unit | None, unit: Unit, coder: str) -> tuple[list[int], list[Part]]:
+    """How a unit is told, and the parts that go with it: what the base lacks, or the difference to it if that is less."""
+    known = () if base is None else base.parts
+    pairs = zip(known, unit.parts, strict=False)
+    shared = next((k for k, (x, y) in enumerate(pairs) if x != y), min(len(known), len(unit.parts)))
+    given = list(unit.parts[shared:])
+    if given and base is not None and base.what == unit.what and unit.what.encode(unit.values, coder) == list(unit.parts):
+        part = unit.what.difference(unit.values, base.values)
+        if len(part.body) < sum(len(p.body) for p in given):
+            return [DIFFERENCE], [part]
+    return [PARTS, shared], given
 
 
 # -------------------------------------------------------------------------------------------------------------- patch
@@ -259,8 +259,10 @@ def filled(a: Net, tree: Tree, rows: Sequence[Any] | None, words: Words, coder: 
     """The segments of a layer, whose parts get their codings and lengths in its header `tree`."""
     found: dict[int, bytes] = {}
     for entry, row in zip(tree["tensors"], [None] * len(tree["tensors"]) if rows is None else rows, strict=True):
-        for places, parts in zip(slots(entry), unit_parts(a, entry["name"], row, words, coder), strict=True):
-            for place, part in zip(places, parts, strict=True):
+        old, places = a.units(entry["name"]), slots(entry)
+        told = [[PARTS, len(given)] for given in places.values()] if row is None else row
+        for (key, given), (mode, *sizes) in zip(places.items(), told, strict=True):
+            for place, part in zip(given, unit_parts(old.get(key), mode, sizes, words, coder), strict=True):
                 place[1:] = [part.coding, len(part.body)]
                 found[id(place)] = part.body
     words.end()
@@ -274,22 +276,11 @@ def filled(a: Net, tree: Tree, rows: Sequence[Any] | None, words: Words, coder: 
     return list(map(b"".join, out))
 
 
-def unit_parts(a: Net, name: str, rows: Sequence[Any] | None, words: Words, coder: str) -> list[Sequence[Part]]:
-    """The parts of each unit of a tensor: those of the base, or as `rows` say, whose bytes come next."""
-    old, kind = a.units(name), a.kind(name)
-    if rows is None:
-        return [u.parts for u in old]
-    bases = values(kind, old) if any(row[0] == DIFFERENT for row in rows) else []
-    out, known = list[Sequence[Part]](), list[np.ndarray]()
-    for k, (mode, *sizes) in enumerate(rows):
-        given = [Part(coding, words.take(size)) for coding, size in zip(sizes[::2], sizes[1::2], strict=True)]
-        out.append(old[k].parts if mode == SAME else given)
-        if not bases:
-            continue
-        what, last = old[k].what, before(kind, known)
-        if mode == DIFFERENT:
-            known.append(what.restored(given[0], bases[k]))
-            out[k] = what.encode(known[k], coder, last)
-        else:
-            known.append(what.decode(out[k], last))
-    return out
+def unit_parts(base: Unit | None, mode: int, sizes: Sequence[int], words: Words, coder: str) -> Sequence[Part]:
+    """The parts of a unit that is told in this way; what the base lacks comes next."""
+    shared = sizes[0] if mode == PARTS else 0
+    rest = sizes[1:] if mode == PARTS else sizes
+    given = [Part(coding, words.take(size)) for coding, size in zip(rest[::2], rest[1::2], strict=True)]
+    if base is None or mode == PARTS:
+        return [*(base.parts[:shared] if base is not None else ()), *given]
+    return base.what.encode(base.what.restored(given[0], base.values), coder)

@@ -34,16 +34,12 @@ class Net:
         segments = [{n: reader.segment(k, n) for n in range(len(rows))} for k, rows in enumerate(reader.segments)]
         return cls(data, reader, segments, {e.name: (layer.number, e) for layer in there.layers for e in layer.entries})
 
-    def units(self, name: str) -> list[Unit]:
+    def units(self, name: str) -> dict[str, Unit]:
         """The units of a tensor, none if there is no such tensor."""
         if name not in self.entries:
-            return []
+            return {}
         layer, entry = self.entries[name]
         return units(entry, fetch_from(self.segments[layer]))
-
-    def kind(self, name: str) -> str:
-        """What a tensor is."""
-        return self.entries[name][1].kind if name in self.entries else ""
 
     @property
     def network(self) -> Tree:

@@ -1,13 +1,13 @@
-"""What of a tensor is coded together: an array, or a tile of codes with all its planes; as parts, and against another such.
+"""What of a tensor is coded together: an array with its versions, or a tile of codes with its planes; and against another such.
 
-Numbers of a unit are coded against those of another file's as `codec.parts` codes numbers near to others; codes as their
-differences modulo 2^bits, the one nearest to zero.
+Numbers are coded against those of another file as `codec.parts` codes numbers near to others, codes by their differences
+modulo 2^bits, each the one nearest to zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,26 +23,30 @@ CODER = "best"  # of what stands in a delta
 
 
 class Array(NamedTuple):
-    """An array of so many numbers."""
+    """So many versions, most often one, of an array of so many numbers; each is coded near to the one before."""
 
     dtype: str
+    versions: int
     size: int
 
-    def decode(self, given: Sequence[Part], before: np.ndarray | None) -> np.ndarray:
-        """The numbers of its one part."""
-        return parts.decode_numbers(given[0], np.dtype(self.dtype), self.size, before)
+    def decode(self, given: Sequence[Part]) -> np.ndarray:
+        """The numbers (versions, size) of its parts, one for each version."""
+        out: list[np.ndarray] = []
+        for part in given:
+            out.append(parts.decode_numbers(part, np.dtype(self.dtype), self.size, out[-1] if out else None))
+        return np.stack(out)
 
-    def encode(self, values: np.ndarray, coder: str, before: np.ndarray | None) -> list[Part]:
-        """Its part."""
-        return [parts.encode_numbers(values, coder, before)]
+    def encode(self, values: np.ndarray, coder: str) -> list[Part]:
+        """Its parts."""
+        return [parts.encode_numbers(v, coder, values[k - 1] if k else None) for k, v in enumerate(values)]
 
     def difference(self, values: np.ndarray, base: np.ndarray) -> Part:
         """The numbers, coded with others that they are near to."""
-        return parts.encode_numbers(values, CODER, base)
+        return parts.encode_numbers(values.ravel(), CODER, base.ravel())
 
     def restored(self, part: Part, base: np.ndarray) -> np.ndarray:
-        """The numbers whose difference is `part`."""
-        return parts.decode_numbers(part, np.dtype(self.dtype), self.size, base)
+        """The numbers whose difference to `base` is `part`."""
+        return parts.decode_numbers(part, np.dtype(self.dtype), base.size, base.ravel()).reshape(base.shape)
 
 
 class Tile(NamedTuple):
@@ -53,13 +57,13 @@ class Tile(NamedTuple):
     planes: bool
     sign: bool
 
-    def decode(self, given: Sequence[Part], before: np.ndarray | None) -> np.ndarray:
+    def decode(self, given: Sequence[Part]) -> np.ndarray:
         """The codes of its parts, one for each plane or one for all."""
         if self.planes:
             return parts.decode_planes(given, self.grid, self.sign)
         return parts.decode_codes(given[0], self.grid, self.kind)
 
-    def encode(self, values: np.ndarray, coder: str, before: np.ndarray | None) -> list[Part]:
+    def encode(self, values: np.ndarray, coder: str) -> list[Part]:
         """Its parts."""
         if self.planes:
             return parts.encode_planes(values, self.kind.bits, self.sign, coder)
@@ -98,49 +102,45 @@ class Unit(NamedTuple):
     what: Array | Tile
     parts: tuple[Part, ...]
 
+    @property
+    def values(self) -> np.ndarray:
+        """Its numbers."""
+        return self.what.decode(self.parts)
 
-def units(entry: Entry, fetch: Fetch) -> list[Unit]:
-    """The units of a tensor, but for arrays that stand in the header."""
-    placed = [(Array(n.dtype.name, int(np.prod(n.shape, dtype=np.int64))), (n.place,)) for n in arrays(entry)]
-    out = [Unit(what, tuple(map(fetch, places))) for what, places in placed]
+
+def units(entry: Entry, fetch: Fetch) -> dict[str, Unit]:
+    """The units of a tensor by what they are called, but for arrays that stand in the header."""
+    out: dict[str, Unit] = {}
+    placed = {k: n for k, n in entry.arrays.items() if isinstance(n.place, Place)}
+    rows = {VERSIONS: list(placed.values())} if entry.kind == "widths" and placed else {k: [n] for k, n in placed.items()}
+    for key, arrays in sorted(rows.items()):
+        size = int(np.prod(arrays[0].shape, dtype=np.int64))
+        what = Array(arrays[0].dtype.name, len(arrays), size)
+        out[key] = Unit(what, tuple(fetch(n.place) for n in arrays if isinstance(n.place, Place)))
     if (c := entry.codes) is not None:
-        kind = Kind(c.format.bits, *c.format.span())
-        sign = getattr(c.format, "scheme", "") == "sign"
+        kind, sign = Kind(c.format.bits, *c.format.span()), getattr(c.format, "scheme", "") == "sign"
         for number, (_, tile) in enumerate(tiles(grid(c.shape), c.rows)):
-            what = Tile(tile, kind, is_nested(c.format), sign)
-            out.append(Unit(what, tuple(fetch(plane[number]) for plane in c.planes)))
+            placed_parts = tuple(fetch(plane[number]) for plane in c.planes)
+            out[tile_name(number)] = Unit(Tile(tile, kind, is_nested(c.format), sign), placed_parts)
     return out
 
 
-def arrays(entry: Entry) -> list[Any]:
-    """The arrays of a tensor that lie in parts, in the order in which they do."""
-    return [n for _, n in sorted(entry.arrays.items()) if isinstance(n.place, Place)]
+VERSIONS = "versions"
 
 
-def values(kind: str, given: Sequence[Unit]) -> list[np.ndarray]:
-    """The numbers of the units of a tensor of that kind; of versions, each is near to the one before."""
-    out: list[np.ndarray] = []
-    for unit in given:
-        out.append(unit.what.decode(unit.parts, before(kind, out)))
-    return out
+def tile_name(number: int) -> str:
+    return f"tile {number}"
 
 
-def before(kind: str, known: Sequence[np.ndarray]) -> np.ndarray | None:
-    """What the next unit of a tensor is coded with: a version with the one before it, all others with none."""
-    return known[-1] if kind == "widths" and known else None
-
-
-def slots(tree: Tree) -> list[list[list[int]]]:
+def slots(tree: Tree) -> dict[str, list[list[int]]]:
     """The parts of each unit of a tensor's entry, to read and to fill."""
-    own = [tree["params"][k] for k in sorted(tree.get("params", {}))] + [tree] + tree.get("versions", [])
-    out = [[x["part"]] for x in own if "part" in x]
-    if "planes" in tree:
-        return out + [list(parts) for parts in zip(*tree["planes"], strict=True)]
-    return out + [[part] for part in tree.get("data", [])]
+    arrays = {k: [a] for k, a in sorted(tree.get("params", {}).items())} | {"": [tree], VERSIONS: tree.get(VERSIONS, [])}
+    out = {k: found for k, rows in arrays.items() if (found := [a["part"] for a in rows if "part" in a])}
+    tiled = zip(*tree["planes"], strict=True) if "planes" in tree else ([part] for part in tree.get("data", []))
+    return out | {tile_name(number): list(given) for number, given in enumerate(tiled)}
 
 
-def in_order(tree: Tree) -> Iterator[list[int]]:
+def in_order(tree: Tree) -> list[list[int]]:
     """The parts of a tensor's entry in the order in which they lie in their segments."""
-    of_codes = [part for plane in tree.get("planes", []) for part in plane]
-    yield from (part for unit in slots({k: v for k, v in tree.items() if k != "planes"}) for part in unit)
-    yield from of_codes
+    rest = slots({k: v for k, v in tree.items() if k != "planes"})
+    return [part for given in (*rest.values(), *tree.get("planes", [])) for part in given]
