@@ -102,13 +102,14 @@ def test_orders_and_tiles_come_back(order):
     assert len(data) < SMALL + 100
 
 
+@pytest.mark.parametrize("coder", ["raw", "fast", "best"])
 @pytest.mark.parametrize("scheme", ["", ":sign", ":tree"])
-def test_more_planes_cost_what_they_take(scheme):
+def test_more_planes_cost_what_they_take(scheme, coder):
     """A network that is sent at few bits and then at more gets the planes that it lacks, and sheds those it has too many."""
     wide = convnet(f"nested8{scheme}", "nested8", "int8")
     wide = with_(wide, w1=coded(f"nested8{scheme}", (64, 2, 3, 3), 1))
     narrow = wide.with_(constants={n: c.at(4) if isinstance(c, QTensor) else c for n, c in wide.constants.items()})
-    few, all_planes = to_file(narrow, "raw"), to_file(wide, "raw")
+    few, all_planes = to_file(narrow, coder), to_file(wide, coder)
     data, told = made(few, all_planes)
     assert delta.patched(few, data) == all_planes
     assert len(data) < len(all_planes) - len(few) + SMALL
