@@ -22,7 +22,7 @@ from bitladder.file.edits import edit, edited, same
 from bitladder.file.fields import Field, Tree, are_counts, is_count, is_row, is_text
 from bitladder.file.source import of_bytes
 from bitladder.file.taken import Net
-from bitladder.file.units import CODER, Unit, in_order, slots
+from bitladder.file.units import CODER, Tile, Unit, in_order, slots
 from bitladder.file.words import Words, bad
 
 PARTS, DIFFERENCE = range(2)  # how a unit is told: by its parts, of which the base has the first, or by its difference
@@ -133,8 +133,9 @@ def tried(a: Net, b: Net, coder: str) -> bytes | None:
 
 
 def coders(b: Net) -> list[str]:
-    """The coders that may have written a file: those that know all codings of its parts."""
-    used = {part.coding for name in b.entries for unit in b.units(name).values() for part in unit.parts} - {RAW}
+    """The coders that may have written a file: those that know all codings of its codes."""
+    coded = [unit for name in b.entries for unit in b.units(name).values() if isinstance(unit.what, Tile)]
+    used = {part.coding for unit in coded for part in unit.parts} - {RAW}
     return [coder for coder, codings in CODERS.items() if used <= set(codings)]
 
 
