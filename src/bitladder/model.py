@@ -148,6 +148,15 @@ class Model:
 
         to_onnx(self.graph, path)
 
+    def to_safetensors(self, path: str | os.PathLike[str], *, decoded: bool = False) -> None:
+        """Write all codes that `save` would, with the bit map in the metadata; `from_safetensors` reads them back.
+
+        decoded: write float32 weights instead, at the widths that the network runs at.
+        """
+        from bitladder.convert.to_safetensors import to_safetensors
+
+        to_safetensors(self.graph if decoded else self.whole, path, decoded=decoded)
+
     @property
     def labels(self) -> list[str] | None:
         """The names of the classes, if the network knows them."""
