@@ -108,6 +108,25 @@ def test_a_coded_text_stands_for_a_bounded_length(monkeypatch):
     refused(data, "a coding and enough bytes")
 
 
+def test_a_stream_without_end_is_not_taken(monkeypatch):
+    """A file that claims to be longer than all it holds is refused once its headers are there."""
+    with_codings(monkeypatch)
+    data = with_shape([16], [[0, parts.BEST, 2**40]], total=1)
+    taken = []
+
+    def endless():
+        yield data
+        while True:
+            taken.append(2**20)
+            yield bytes(2**20)
+
+    with pytest.raises(Malformed, match=f"takes {2**40} bytes decoded, must be at most {2**33}"):
+        file.load(endless())
+    with pytest.raises(Malformed, match="must be at most"):
+        file.attach(endless(), 1)
+    assert not taken
+
+
 def test_a_network_that_takes_more_than_allowed_is_refused():
     """The bound is the caller's, and counts what all tensors take once they are decoded."""
     graph = Graph((Value("x"),), ("x",), (), {"a": np.zeros((40, 10)), "w": coded("int4/tensor", (10, 10))})

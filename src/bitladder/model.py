@@ -224,7 +224,7 @@ def load(
 ) -> Model:
     """The network of a file; with `bits`, at most that many leading planes of each weight are read.
 
-    source: a path, bytes, a file object that can seek, an iterable of chunks of bytes, or an http address. A file that is cut
+    source: a path, bytes, a file object, an iterable of chunks of bytes, or an http address. A file that is cut
     runs with what is there, and `missing` says how much is not. Chunks are taken until the network can run, or can run at
     `bits`; `more` takes further ones.
     bits: a width, a width per weight, "auto" for no more planes than the file's plan runs on. None reads all there are and

@@ -10,7 +10,7 @@ import hashlib
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from bitladder.codec import parts
 from bitladder.codec.parts import BEST, RAW, Part
@@ -339,17 +339,3 @@ def decoded(data: bytes, length: int, where: str, before: bytes = b"") -> bytes:
         return parts.decode_text(Part(data[0], data[1:]), length, before)
     except ValueError as error:
         raise bad(f"{where}: {error}") from None
-
-
-def described(reader: Reader) -> dict[str, Any]:
-    """What a file says of itself before anything is read from its segments."""
-    p = reader.prelude
-    return {
-        "version": f"{p.major}.{p.minor}",
-        "identity": reader.identity.hex(),
-        "layers": p.layers,
-        "header_bytes": p.headers,
-        "file_bytes": p.total,
-        "missing_bytes": reader.missing,
-        "policy": reader.network["policy"],
-    }
