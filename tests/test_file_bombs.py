@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from ladders import apart, assert_same, changed, refused, setting, small, with_codings
+from ladders import apart, assert_same, changed, refused, setting, small
 from networks import coded, convnet
 
 from bitladder import file
@@ -99,7 +99,6 @@ def test_small_files_that_ask_for_much_are_refused_at_once(bomb):
 
 def test_a_coded_text_stands_for_a_bounded_length(monkeypatch):
     """A header that unpacks to far more than its bytes is refused before it is unpacked, and not written."""
-    with_codings(monkeypatch)
     data = seal(bytes(10_000), [], [], coder="best")
     assert data[PRELUDE] == parts.RAW
     monkeypatch.setattr("bitladder.file.container.most_text", lambda size: 2**30)
@@ -108,9 +107,8 @@ def test_a_coded_text_stands_for_a_bounded_length(monkeypatch):
     refused(data, "a coding and enough bytes")
 
 
-def test_a_stream_without_end_is_not_taken(monkeypatch):
+def test_a_stream_without_end_is_not_taken():
     """A file that claims to be longer than all it holds is refused once its headers are there."""
-    with_codings(monkeypatch)
     data = with_shape([16], [[0, parts.BEST, 2**40]], total=1)
     taken = []
 

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "best.h"
+#include "best_text.h"
 #include "dense.h"
 #include "fast.h"
 #include "rows.h"
@@ -111,20 +112,18 @@ void encode_numbers(int coding, Type type, const uint8_t* values, int64_t count,
   }
 }
 
-bool decode_text(const PartView& part, size_t length, std::string_view before, std::string& out) {
+bool Texts::decode(const PartView& part, size_t length, std::string& out) {
   if (!bounded(part, static_cast<int64_t>(length))) return false;
-  switch (part.coding) {
-    case kRaw: out.assign(part.body); return out.size() == length;
-    case kBest: return decode_best_text(part.body, length, before, out);
-    default: return false;
+  if (part.coding == kRaw) {
+    out.assign(part.body);
+    unlearned_ += out;
+    return out.size() == length;
   }
-}
-
-void encode_text(int coding, std::string_view text, std::string_view before, Bytes& out) {
-  switch (coding) {
-    case kBest: return encode_best_text(text, before, out);
-    default: return;
-  }
+  if (part.coding != kBest) return false;
+  if (!model_) model_ = std::make_shared<Text>();
+  model_->learn(unlearned_);
+  unlearned_.clear();
+  return model_->decode(part.body, length, out);
 }
 
 }  // namespace bl

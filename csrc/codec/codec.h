@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -11,6 +12,8 @@
 #include "graph/graph.h"
 
 namespace bl {
+
+class Text;
 
 enum Coding : int { kRaw = 0, kBest = 1, kFast = 2, kTernary = 3, kTrellis = 4 };
 enum class PartKind { codes, plane, numbers };
@@ -47,7 +50,14 @@ void encode_plane(int coding, const uint8_t* codes, Grid grid, int bits, int num
 bool decode_numbers(const PartView& part, Type type, int64_t count, const uint8_t* before, uint8_t* out);
 void encode_numbers(int coding, Type type, const uint8_t* values, int64_t count, const uint8_t* before, Bytes& out);
 
-bool decode_text(const PartView& part, size_t length, std::string_view before, std::string& out);
-void encode_text(int coding, std::string_view text, std::string_view before, Bytes& out);
+// The headers of a file in order, each decoded in view of all before it.
+class Texts {
+ public:
+  bool decode(const PartView& part, size_t length, std::string& out);
+
+ private:
+  std::shared_ptr<Text> model_;  // until a coded text comes, nothing has to be learned
+  std::string unlearned_;
+};
 
 }  // namespace bl

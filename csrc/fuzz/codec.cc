@@ -59,8 +59,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     case 2: numbers(part, static_cast<Type>(data[3] % 12), grid.count(), data[3] & 128); break;
     default: {
       std::string text;
-      const std::string before(data[3] & 15, 'a');
-      if (decode_text(part, data[1], before, text)) expect(text.size() == data[1]);
+      Texts known;
+      known.decode({kRaw, std::string_view("aaaaaaaaaaaaaaa", data[3] & 15)}, data[3] & 15, text);
+      if (known.decode(part, data[1], text)) expect(text.size() == data[1]);
     }
   }
   return 0;
