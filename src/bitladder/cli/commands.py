@@ -347,7 +347,8 @@ def export(args: Namespace, terminal: Terminal) -> Outcome:
     terminal.progress("export", 0, 0)
     model.to_onnx(args.onnx)
     size = os.path.getsize(args.onnx)
-    return Outcome(str(model), args.onnx, (), {**summary(model), "file_bytes": size})
+    facts = {**summary(model), "file_bytes": size, "missing_bytes": model.missing}
+    return Outcome(str(model), args.onnx, missing(model.missing, model), facts)
 
 
 def report(args: Namespace, terminal: Terminal) -> Outcome:
