@@ -186,9 +186,6 @@ def test_files_are_ordered_as_told_and_run_when_cut(order, here, capsys):
     assert f"{len(data) - cut:,} bytes of the file are missing; it runs at" in said(capsys)[0][0]
     assert main(["show", "cut.ladder"]) == 0
     assert any(line.startswith(f"{len(data) - cut:,} bytes of the file are missing") for line in said(capsys)[0])
-    pytest.importorskip("onnxscript")
-    assert main(["export", "cut.ladder", "cut.onnx"]) == 0
-    assert any(line.startswith(f"{len(data) - cut:,} bytes of the file are missing") for line in said(capsys)[0])
     (here / "bad.ladder").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     assert main(["run", "bad.ladder", "x.npz", "-o", "out.npz"]) == 1
     assert main(["run", "bad.ladder", "x.npz", "-o", "out.npz", "--recover"]) == 0

@@ -347,8 +347,7 @@ def export(args: Namespace, terminal: Terminal) -> Outcome:
     terminal.progress("export", 0, 0)
     model.to_onnx(args.onnx)
     size = os.path.getsize(args.onnx)
-    facts = {**summary(model), "file_bytes": size, "missing_bytes": model.missing}
-    return Outcome(str(model), args.onnx, missing(model.missing, model), facts)
+    return Outcome(str(model), args.onnx, (), {**summary(model), "file_bytes": size})
 
 
 def report(args: Namespace, terminal: Terminal) -> Outcome:
