@@ -68,7 +68,7 @@ def pair(body, before):
 
 
 def with_codings(monkeypatch):
-    """One coding of every kind, made of zlib, so that coded parts are tested whatever coders there are."""
+    """One coding of codes, planes and numbers, made of zlib: coded parts are tested whatever coders there are."""
 
     def plane(codes, bits, p, sign):
         return zlib.compress(planes.to_planes(codes, bits)[p])
@@ -97,27 +97,8 @@ def with_codings(monkeypatch):
                 lambda body, dtype, count, before: np.frombuffer(pair(unzipped(body), raw(before)), dtype),
             ),
         ),
-        (
-            parts.TEXT,
-            (
-                lambda text, before: compressed(text, before),
-                lambda body, length, before: exactly(decompressed(body, before), length),
-            ),
-        ),
     ):
         monkeypatch.setitem(table, parts.BEST, pair_of)
-
-
-def compressed(text, before):
-    z = zlib.compressobj(zdict=before[-32768:] or b"0")
-    return z.compress(text) + z.flush()
-
-
-def decompressed(body, before):
-    try:
-        return zlib.decompressobj(zdict=before[-32768:] or b"0").decompress(body)
-    except zlib.error as error:
-        raise ValueError(str(error)) from None
 
 
 def unzipped(body):
@@ -125,12 +106,6 @@ def unzipped(body):
         return zlib.decompress(body)
     except zlib.error as error:
         raise ValueError(str(error)) from None
-
-
-def exactly(text, length):
-    if len(text) != length:
-        raise ValueError(f"codec: a header must have {length} bytes, got {len(text)}")
-    return text
 
 
 def same_arrays(a, b):
