@@ -89,27 +89,8 @@ def with_codings(monkeypatch):
                 lambda body, dtype, count, before: np.frombuffer(pair(unzipped(body), raw(before)), dtype),
             ),
         ),
-        (
-            parts.TEXT,
-            (
-                lambda text, before: compressed(text, before),
-                lambda body, length, before: exactly(decompressed(body, before), length),
-            ),
-        ),
     ):
         monkeypatch.setitem(table, parts.BEST, pair_of)
-
-
-def compressed(text, before):
-    z = zlib.compressobj(zdict=before[-32768:] or b"0")
-    return z.compress(text) + z.flush()
-
-
-def decompressed(body, before):
-    try:
-        return zlib.decompressobj(zdict=before[-32768:] or b"0").decompress(body)
-    except zlib.error as error:
-        raise ValueError(str(error)) from None
 
 
 def unzipped(body):
@@ -117,9 +98,3 @@ def unzipped(body):
         return zlib.decompress(body)
     except zlib.error as error:
         raise ValueError(str(error)) from None
-
-
-def exactly(text, length):
-    if len(text) != length:
-        raise ValueError(f"codec: a header must have {length} bytes, got {len(text)}")
-    return text
