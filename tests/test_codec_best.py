@@ -287,7 +287,7 @@ def test_small_arrays_are_small(core):
 @given(st.lists(st.binary(max_size=40), max_size=4), st.sampled_from(["best", "fast", "raw"]))
 @few
 def test_texts_come_back(texts, coder):
-    """One after the other, whichever core reads and writes them."""
+    """One after the other, whatever coder wrote them; both give the same bytes."""
     with pytest.MonkeyPatch.context() as patch:
         found = []
         for each in CORES:

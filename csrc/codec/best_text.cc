@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "best.h"
-
 namespace bl {
 
 namespace {

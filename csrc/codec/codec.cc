@@ -5,7 +5,6 @@
 #include <cstring>
 
 #include "best.h"
-#include "best_text.h"
 #include "dense.h"
 #include "fast.h"
 #include "rows.h"
@@ -14,11 +13,6 @@
 namespace bl {
 
 namespace {
-
-// Whether the bytes of a coded part may stand for `count` numbers.
-bool bounded(const PartView& part, int64_t count) {
-  return part.coding == kRaw || count <= kMostPerByte * static_cast<int64_t>(part.body.size());
-}
 
 bool raw_codes(std::string_view body, Grid grid, CodeKind kind, int width, uint8_t* out) {
   if (static_cast<int64_t>(body.size()) != dense_bytes(grid.count(), kind.bits) || !ends_clean(body, grid.count(), kind.bits)) {
@@ -110,20 +104,6 @@ void encode_numbers(int coding, Type type, const uint8_t* values, int64_t count,
     case kBest: return encode_best_numbers(type, values, count, before, out);
     default: return;
   }
-}
-
-bool Texts::decode(const PartView& part, size_t length, std::string& out) {
-  if (!bounded(part, static_cast<int64_t>(length))) return false;
-  if (part.coding == kRaw) {
-    out.assign(part.body);
-    unlearned_ += out;
-    return out.size() == length;
-  }
-  if (part.coding != kBest) return false;
-  if (!model_) model_ = std::make_shared<Text>();
-  model_->learn(unlearned_);
-  unlearned_.clear();
-  return model_->decode(part.body, length, out);
 }
 
 }  // namespace bl

@@ -1,10 +1,9 @@
-// Parts of a file: codes, bit planes, numbers and text as bytes and back (docs/coding.md). What src/bitladder/codec defines in
+// Parts of a file: codes, bit planes and numbers as bytes and back (docs/coding.md; texts.h for headers). What src/bitladder/codec defines in
 // Python is done here at speed, byte for byte. A decoder gives false where bytes are not what their coding makes, and never
 // reads or writes past what it was given; an encoder leaves `out` empty where a coding does not apply.
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,8 +11,6 @@
 #include "graph/graph.h"
 
 namespace bl {
-
-class Text;
 
 enum Coding : int { kRaw = 0, kBest = 1, kFast = 2, kTernary = 3, kTrellis = 4 };
 enum class PartKind { codes, plane, numbers };
@@ -24,6 +21,11 @@ struct PartView {
   int coding = kRaw;
   std::string_view body;
 };
+
+// Whether the bytes of a coded part may stand for `count` numbers.
+inline bool bounded(const PartView& part, int64_t count) {
+  return part.coding == kRaw || count <= kMostPerByte * static_cast<int64_t>(part.body.size());
+}
 
 // Codes are a matrix: rows of the first axis, columns of all others.
 struct Grid {
@@ -49,15 +51,5 @@ void encode_plane(int coding, const uint8_t* codes, Grid grid, int bits, int num
 // `before`: as many numbers of the same type that these are near to, or null.
 bool decode_numbers(const PartView& part, Type type, int64_t count, const uint8_t* before, uint8_t* out);
 void encode_numbers(int coding, Type type, const uint8_t* values, int64_t count, const uint8_t* before, Bytes& out);
-
-// The headers of a file in order, each decoded in view of all before it.
-class Texts {
- public:
-  bool decode(const PartView& part, size_t length, std::string& out);
-
- private:
-  std::shared_ptr<Text> model_;  // until a coded text comes, nothing has to be learned
-  std::string unlearned_;
-};
 
 }  // namespace bl

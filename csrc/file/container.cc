@@ -97,12 +97,12 @@ Problem check_identity(const Prelude& p, std::string_view data, std::string_view
 }
 
 // A text as headers have it, how it is coded and then the rest; never much longer than what is there.
-bool decode(std::string_view stored, size_t length, Texts& known, std::string& out) {
+bool decode(std::string_view stored, size_t length, Texts& texts, std::string& out) {
   constexpr size_t kMostPerByteOfText = 64, kSpare = 1024;
   if (stored.empty()) return false;
   const PartView part{static_cast<uint8_t>(stored[0]), stored.substr(1)};
   if (part.coding != kRaw && length > kSpare && parts_of(static_cast<int64_t>(length - kSpare), kMostPerByteOfText) > static_cast<int64_t>(part.body.size())) return false;
-  return known.decode(part, length, out);
+  return texts.decode(part, length, out);
 }
 
 // The records, as the offset table cuts them.
