@@ -26,12 +26,14 @@ bool raw_codes(std::string_view body, Grid grid, CodeKind kind, int width, uint8
 }  // namespace
 
 bool is_coding_of(PartKind kind, int64_t coding) {
-  switch (kind) {
-    case PartKind::codes: return coding >= kRaw && coding <= kTrellis;
-    case PartKind::plane: return coding == kRaw || coding == kBest || coding == kFast;
-    case PartKind::numbers: return coding == kRaw || coding == kBest;
+  switch (coding) {
+    case kRaw:
+    case kBest: return true;
+    case kFast: return kind != PartKind::numbers;
+    case kTernary:
+    case kTrellis: return kind == PartKind::codes;
+    default: return false;
   }
-  return false;
 }
 
 bool decode_codes(const PartView& part, Grid grid, CodeKind kind, int width, uint8_t* out) {

@@ -223,7 +223,7 @@ void encode_fast_plane(const uint8_t* codes, int64_t count, int bits, int number
   BitWriter raw(out);
   for (const uint8_t bit : strings[0]) raw.field(bit, 1);
   raw.close();
-  std::vector<Run> runs;
+  std::vector<SymbolRun> runs;
   for (size_t k = 1; k < kLevels; ++k) {
     Bytes& own = strings[k];
     const int64_t size = nibbles(static_cast<int64_t>(own.size()));
