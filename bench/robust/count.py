@@ -6,8 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +17,29 @@ TOLD = 20  # failures that are told in words
 
 @dataclass(frozen=True)
 class Count:
-    """Trials, how many of them failed, and the first failures in a line each; `note`: what else the series showed."""
+    """Trials, how many of them failed, and the first failures in a line each.
+
+    note: what else the series showed. values: what it measured.
+    """
 
     trials: int
     failures: int
-    lines: tuple[str, ...] = ()
+    lines: Sequence[str] = ()
     note: str = ""
+    values: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, outcomes: Iterable[str | None], note: str = "") -> Count:
+    def of(cls, outcomes: Iterable[str | None], note: str = "", values: Mapping[str, float] | None = None) -> Count:
         """The count of trials of which each gave None, or what went wrong."""
         every = list(outcomes)
         wrong = [text for text in every if text is not None]
-        return cls(len(every), len(wrong), tuple(wrong[:TOLD]), note)
+        return cls(len(every), len(wrong), tuple(wrong[:TOLD]), note, values or {})
 
     def __add__(self, other: Count) -> Count:
-        lines = (self.lines + other.lines)[:TOLD]
-        return Count(self.trials + other.trials, self.failures + other.failures, lines, self.note or other.note)
+        lines, notes = [*self.lines, *other.lines][:TOLD], "; ".join(filter(None, (self.note, other.note)))
+        return Count(
+            self.trials + other.trials, self.failures + other.failures, lines, notes, {**self.values, **other.values}
+        )
 
 
 def apart(module: str, *arguments: object, seconds: float = 900, environment: dict[str, str] | None = None) -> Any:
@@ -49,8 +55,12 @@ def apart(module: str, *arguments: object, seconds: float = 900, environment: di
 
 def counted(module: str, *arguments: object, seconds: float = 900, environment: dict[str, str] | None = None) -> Count:
     """The count of the trials that `module` makes in a process of its own."""
-    said = apart(module, *arguments, seconds=seconds, environment=environment)
-    return Count(said["trials"], said["failures"], tuple(said["lines"]), said["note"])
+    return Count(**apart(module, *arguments, seconds=seconds, environment=environment))
+
+
+def held(path: Path) -> bytes:
+    """What a path holds; nothing if there is no file."""
+    return path.read_bytes() if path.exists() else b""
 
 
 def tell_count(make: Callable[[Sequence[str]], Count]) -> None:

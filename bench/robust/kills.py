@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from bench.robust.count import Count, counted, tell_count
+from bench.robust.count import Count, counted, held, tell_count
 from bench.robust.subjects import heavy
 from bitladder import disk, file
 from bitladder.ir.graph import Graph
@@ -37,19 +37,19 @@ def saving(graphs: Sequence[Graph], path: Path) -> int:
         os._exit(1)
 
 
-def writing(folder: Path) -> bool:
-    """Whether a new file is beside the path."""
-    return any(name.startswith(f".{NAME}.") for name in os.listdir(folder))
+def writing(path: Path, sizes: Sequence[int]) -> bool:
+    """Whether a new file is beside the path, or the one that has it is of another size."""
+    return len(os.listdir(path.parent)) > 1 or not path.exists() or path.stat().st_size not in sizes
 
 
-def kill(graphs: Sequence[Graph], path: Path, rng: random.Random, took: float) -> None:
+def kill(graphs: Sequence[Graph], sizes: Sequence[int], path: Path, rng: random.Random, took: float) -> None:
     """Start saving, and end it by force at a moment that `rng` chooses."""
     child = saving(graphs, path)
     if rng.random() < 0.5:
         time.sleep(rng.uniform(0, 2 * took))
     else:
         end = time.monotonic() + LONGEST
-        while not writing(path.parent) and time.monotonic() < end:
+        while not writing(path, sizes) and time.monotonic() < end:
             time.sleep(0)
         time.sleep(rng.choice((0.0, 1e-4, 1e-3, 1e-2)) * rng.random())
     os.kill(child, signal.SIGKILL)
@@ -58,10 +58,10 @@ def kill(graphs: Sequence[Graph], path: Path, rng: random.Random, took: float) -
 
 def trial(graphs: Sequence[Graph], files: Sequence[bytes], path: Path, rng: random.Random, took: float) -> tuple[bool, str | None]:
     """Whether the kill came while a file was written, and what went wrong: nothing, if all that is promised holds."""
-    kill(graphs, path, rng, took)
-    held, left = path.read_bytes(), [name for name in os.listdir(path.parent) if name != NAME]
-    if held not in files:
-        return bool(left), f"the path holds {len(held)} bytes that are neither file"
+    kill(graphs, [len(data) for data in files], path, rng, took)
+    has, left = held(path), [name for name in os.listdir(path.parent) if name != NAME]
+    if has not in files:
+        return bool(left), f"the path holds {len(has)} bytes that are neither file"
     try:
         file.load(path)
         file.save(graphs[0], path)

@@ -53,6 +53,15 @@ def small(seed: int = 3, formats: tuple[str, str, str] = ("nested8", "nested8:tr
     )
 
 
+def in_floats(graph: Graph) -> Graph:
+    """The same network with nothing quantized."""
+    constants = {
+        name: c.decode() if isinstance(c, QTensor) else c.arrays[max(c.arrays)] if isinstance(c, PerWidth) else c
+        for name, c in graph.constants.items()
+    }
+    return graph.with_(constants=constants, encodings={})
+
+
 def fit_fixed(fraction: int) -> Encoding:
     """An encoding of activations in 8 bits with so many of them after the point."""
     return Encoding(Fixed(8, per="tensor"), {"fl": np.float32(fraction).reshape(())})
