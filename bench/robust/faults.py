@@ -178,7 +178,7 @@ def jobs(inputs: Path) -> list[Job]:
     with suppress(Told):  # so that children find everything imported
         command(*quantize(inputs), "-o", inputs / "warm.ladder")
     return [
-        Job(NAME, lambda folder: file.save(large, folder / NAME)),
+        Job(NAME, lambda folder: file.save(large, folder / NAME, coder="raw")),
         Job("made.ladder", lambda folder: command(*quantize(inputs), "-o", folder / "made.ladder"), command=True),
         Job("out.npz", lambda folder: command("run", net, data, "-o", folder / "out.npz"), command=True),
         Job("out.onnx", lambda folder: command("export", net, folder / "out.onnx"), command=True),

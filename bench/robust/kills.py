@@ -32,7 +32,7 @@ def saving(graphs: Sequence[Graph], path: Path) -> int:
     try:
         while True:
             for graph in graphs:
-                file.save(graph, path)
+                file.save(graph, path, coder="raw")
     finally:
         os._exit(1)
 
@@ -64,7 +64,7 @@ def trial(graphs: Sequence[Graph], files: Sequence[bytes], path: Path, rng: rand
         return bool(left), f"the path holds {len(has)} bytes that are neither file"
     try:
         file.load(path)
-        file.save(graphs[0], path)
+        file.save(graphs[0], path, coder="raw")
     except (OSError, ValueError) as error:
         return bool(left), f"after a kill: {error}"
     if path.read_bytes() != files[0]:
@@ -91,7 +91,7 @@ def trials(arguments: Sequence[str]) -> Count:
         files, took = [], 0.0
         for graph in reversed(graphs):
             began = time.monotonic()
-            file.save(graph, path)
+            file.save(graph, path, coder="raw")
             took = time.monotonic() - began
             files.insert(0, path.read_bytes())
         found = [trial(graphs, files, path, rng, took) for _ in range(many)]
