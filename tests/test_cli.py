@@ -193,7 +193,7 @@ def test_an_interrupted_search_keeps_its_state_and_says_how_to_go_on(here, capsy
     assert out == []
     assert err == ["bitladder: interrupted; what was done is kept in q.ladder.work, the same command goes on from there"]
     assert not os.path.exists("q.ladder")
-    monkeypatch.setattr(commands, "load", lambda *_: interrupted(work=here / "elsewhere"))
+    monkeypatch.setattr(commands, "load", lambda *_, **__: interrupted(work=here / "elsewhere"))
     assert main(["run", "net.ladder", "x.npz", "-o", "out.npz"]) == 130
     assert said(capsys)[1] == ["bitladder: interrupted; nothing was written, run the same command again"]
 

@@ -52,6 +52,7 @@ def positive(text: str) -> int:
 FILE = (("file",), {"metavar": "FILE", "help": "a .ladder file"})
 JSON = (("--json",), {"action": "store_true", "help": "print one JSON object as the last line"})
 QUIET = (("--quiet",), {"action": "store_true", "help": "no progress and no table"})
+RECOVER = (("--recover",), {"action": "store_true", "help": "work around damage in the file, and say where it was"})
 BITS = (("--bits",), {"type": widths, "default": "auto", "help": "run at this width; auto: as the file's plan says (default)"})
 
 
@@ -95,12 +96,24 @@ COMMANDS: dict[str, tuple[str, list[tuple[tuple[str, ...], dict]]]] = {
             (("--keep",), {"type": positive, "help": "store this many planes of every layer; the plan becomes the default"}),
             (("--effort",), {"choices": ("fast", "balanced", "best"), "help": "how hard to try (default: balanced)"}),
             (("--seed",), {"type": int, "help": "for everything random (default: 0)"}),
+            (
+                ("--coder",),
+                {"choices": ("raw", "fast", "best"), "default": "best", "help": "how codes are stored (default: best)"},
+            ),
+            (
+                ("--order",),
+                {
+                    "choices": ("layer", "plane", "importance"),
+                    "default": "plane",
+                    "help": "what comes first in the file, which runs when cut (default: plane)",
+                },
+            ),
             out("OUT.ladder", "the file to write"),
             JSON,
             QUIET,
         ],
     ),
-    "show": ("layers, formats, bytes, and the widths a file can run at", [FILE, JSON, QUIET]),
+    "show": ("layers, formats, bytes, and the widths a file can run at", [FILE, RECOVER, JSON, QUIET]),
     "run": (
         "outputs of a network for the arrays of an .npz file",
         [
@@ -120,6 +133,7 @@ COMMANDS: dict[str, tuple[str, list[tuple[tuple[str, ...], dict]]]] = {
                 {"type": float, "metavar": "A", "help": "at the narrowest width that was measured to reach A, a fraction"},
             ),
             (("--threads",), {"type": positive, "metavar": "N", "help": "at most this many threads"}),
+            RECOVER,
             out("OUT.npz", "where to write one array per output"),
             JSON,
             QUIET,

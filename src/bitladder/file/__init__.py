@@ -9,14 +9,16 @@ from __future__ import annotations
 import io
 import os
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import IO, Any
 
 from bitladder.disk import replacing
 from bitladder.errors import Unsupported
 from bitladder.file import layout
+from bitladder.file.arrival import Arrival
 from bitladder.file.container import Reader
 from bitladder.file.contents import MOST, parameters
+from bitladder.file.layout import Overview
 from bitladder.file.reading import from_reader
 from bitladder.file.source import Opened, Source, is_url, of_bytes, of_chunks, of_url
 from bitladder.file.widths import Bits, planes_wanted
@@ -25,13 +27,16 @@ from bitladder.ir.graph import Graph
 
 __all__ = [
     "MOST",
+    "Arrival",
     "Bits",
     "Gains",
+    "Overview",
     "attach",
     "check_bits",
     "identity",
     "load",
     "load_from",
+    "overview",
     "parameters",
     "planes_wanted",
     "save",
@@ -76,7 +81,10 @@ def load(path: Any, bits: Bits = None, *, most: int = MOST, recover: bool = Fals
     if isinstance(path, str | os.PathLike) and not is_url(path):
         with open(path, "rb", buffering=0) as f:
             return load_from(f, os.fspath(path), bits, most=most, recover=recover)
-    return from_reader(Reader(source(path), recover), bits, most=most, recover=recover)
+    reader = Reader(source(path), recover)
+    if bits is None:
+        reader.fetch(reader.total)
+    return from_reader(reader, bits, most=most, recover=recover)
 
 
 def load_from(f: IO[bytes], name: str, bits: Bits = None, *, most: int = MOST, recover: bool = False) -> Graph:
@@ -103,14 +111,13 @@ def source(place: Any) -> Source:
     raise TypeError(f"load: must be a path, bytes, a file, chunks of bytes or an address, got {type(place).__name__}")
 
 
-def attach(place: Any, bits: Bits = None, *, most: int = MOST, recover: bool = False) -> tuple[Graph, Callable[[], bytes]]:
-    """The graph of a file whose codes stay there, checked as `load` does, and a function that reads the file again.
+def attach(place: Any, bits: Bits = None, *, most: int = MOST, recover: bool = False) -> Arrival:
+    """A file whose codes stay there, checked as `load` does, with its graph; of chunks no more are taken than that needs.
 
     The file stays open until nothing needs it, so its name may go or be another file's. What changed in it is `Malformed`.
     """
     check_bits(bits)
-    reader = Reader(source(place), recover)
-    return from_reader(reader, bits, most=most, stay=True, recover=recover), reader.again
+    return Arrival(source(place), bits, bits is None and is_url(place), most, recover)
 
 
 def identity(place: Any) -> str:
@@ -121,6 +128,11 @@ def identity(place: Any) -> str:
 def sizes(place: Any) -> tuple[dict[str, int], dict[int, int]]:
     """Bytes of the codes of each tensor as stored, and of the prefix that each width needs; only the headers are read."""
     return layout.sizes(Reader(source(place)))
+
+
+def overview(place: Any, *, recover: bool = False) -> Overview:
+    """What a file says of itself, and what each useful prefix of it gives; only the headers are read."""
+    return layout.overview(Reader(source(place), recover))
 
 
 def check_bits(bits: Bits) -> None:

@@ -134,14 +134,11 @@ class Reader:
     """
 
     def __init__(self, source: Source, recover: bool = False):
-        self.source, self.name, self.recovered = source, source.name, list[str]()
+        self.source, self.name, self.recovered, self.size = source, source.name, list[str](), 0
         self.prelude, self.start = opened(source)
         self.identity = self.start[HEAD.size : HEAD.size + IDENTITY]
-        source.want(self.prelude.headers)
-        self.size = source.size
+        self.fetch(self.prelude.headers)
         self.require(self.prelude.headers)
-        if self.size > self.prelude.total:
-            raise bad(f"{self.name!r} has {self.size - self.prelude.total} bytes after its end")
         stored_network, records = self.headers(recover)
         text = decoded(stored_network, self.prelude.decoded, f"the network header of {self.name!r}")
         words = Words(text, "the network header")
@@ -167,11 +164,17 @@ class Reader:
         """How many bytes of it are not at hand."""
         return self.total - self.size
 
+    def fetch(self, needed: int) -> None:
+        """Ask for `needed` bytes; there may be fewer."""
+        self.source.want(needed)
+        self.size = self.source.size
+        if self.size > self.total:
+            raise bad(f"{self.name!r} has {self.size - self.total} bytes after its end")
+
     def require(self, needed: int) -> None:
-        """Return if there are `needed` bytes, which are asked for first."""
+        """Return when there are `needed` bytes."""
         if self.size < needed:
-            self.source.want(needed)
-            self.size = min(self.source.size, self.total)
+            self.fetch(needed)
         if self.size < needed:
             text = f"load: {self.name!r} ends after {self.size} bytes, must have at least {needed} for what was asked"
             raise Truncated(f"{text}; fetch the rest, or ask for fewer bits", needed)

@@ -64,11 +64,10 @@ def from_reader(reader: Reader, bits: Bits = None, *, most: int = MOST, stay: bo
     meta = reader.network["meta"]
     wish = Wish.of(bits, meta)
     there = contents(reader, wish.floors, most)
-    for layer in there.layers:
-        reader.require(needed(reader, layer, wish, least=True))
-    for layer in there.layers:  # of a stream, no more is read than was asked for
-        reader.source.want(needed(reader, layer, wish)) if bits is not None else None
-    bodies, damage = segments(reader, there.layers, wish, recover)
+    reader.require(furthest(reader, there.layers, wish, least=True))
+    if bits is not None:
+        reader.fetch(furthest(reader, there.layers, wish))
+    bodies = segments(reader, there.layers, wish, recover)
     constants: dict[str, Constant] = {}
     for layer, read in zip(there.layers, bodies, strict=True):
         constants.update(tensors(reader, layer, wish, read, stay))
@@ -78,8 +77,8 @@ def from_reader(reader: Reader, bits: Bits = None, *, most: int = MOST, stay: bo
     for name, c in constants.items():
         if isinstance(c, PerWidth) and not isinstance(constants.get(c.of), QTensor):
             raise damaged(f"'of' of tensor {name!r}", "the name of a tensor of codes", c.of)
-    notes = [*reader.recovered, *damage]
-    graph = build(reader.network["graph"], constants, encodings, {**meta, "recovered": notes} if notes else meta, reader.newer)
+    told = {**meta, "recovered": list(reader.recovered)} if reader.recovered else meta
+    graph = build(reader.network["graph"], constants, encodings, told, reader.newer)
     return graph if wish.bits is None else graph.at(wish.bits)
 
 
@@ -92,17 +91,17 @@ def segments_wanted(layer: Layer, wish: Wish, least: bool = False) -> int:
     return last + 1
 
 
-def needed(reader: Reader, layer: Layer, wish: Wish, least: bool = False) -> int:
-    """How long a prefix of the file holds what is wanted of a layer."""
-    return max(s.end for s in reader.segments[layer.number][: segments_wanted(layer, wish, least)])
+def furthest(reader: Reader, layers: list[Layer], wish: Wish, least: bool = False) -> int:
+    """How long a prefix of the file holds what is wanted."""
+    wanted = ((layer.number, segments_wanted(layer, wish, least)) for layer in layers)
+    return max([reader.prelude.headers, *(s.end for k, count in wanted for s in reader.segments[k][:count])])
 
 
-def segments(reader: Reader, layers: list[Layer], wish: Wish, recover: bool) -> tuple[list[dict[int, bytes]], list[str]]:
-    """The segments of each layer that are wanted and there, read in the order of the file; and what is damaged."""
+def segments(reader: Reader, layers: list[Layer], wish: Wish, recover: bool) -> list[dict[int, bytes]]:
+    """The segments of each layer that are wanted and there, read in the order of the file; the reader notes what is damaged."""
     wanted = [min(segments_wanted(layer, wish), reader.whole(layer.number)) for layer in layers]
     places = sorted((reader.segments[k][n].begin, n, k) for k, count in enumerate(wanted) for n in range(count))
     out: list[dict[int, bytes]] = [{} for _ in layers]
-    damage: list[str] = []
     lost: set[int] = set()
     for _, n, k in places:
         try:
@@ -112,8 +111,9 @@ def segments(reader: Reader, layers: list[Layer], wish: Wish, recover: bool) -> 
             if not recover or n == 0:
                 raise
             lost.add(k)
-            damage.append(f"layer {k} ({reader.layers[k]['name']!r}) runs without its segments from {n} on, which is damaged")
-    return out, damage
+            where = f"layer {k} ({reader.layers[k]['name']!r})"
+            reader.recovered.append(f"{where} runs without its segments from {n} on, the first of which is damaged")
+    return out
 
 
 def tensors(reader: Reader, layer: Layer, wish: Wish, read: dict[int, bytes], stay: bool) -> dict[str, Constant]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 
 from bitladder.file.words import bad
 
@@ -25,7 +26,7 @@ def found(records: bytes, layers: int) -> list[bytes]:
     return out
 
 
-def ends(records: bytes, at: int, number: int, layers: int):
+def ends(records: bytes, at: int, number: int, layers: int) -> Iterator[int]:
     """Where the header of a layer may end: before each start code of the next, or with the bytes."""
     if number == layers - 1:
         yield len(records)

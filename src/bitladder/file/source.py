@@ -11,8 +11,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any, Protocol
 
-CHUNK = 2**16
-
 
 class Source(Protocol):
     """Bytes at hand, which may become more."""
@@ -72,6 +70,7 @@ class Arriving:
     def __init__(self, pull: Callable[[int, int], bytes], name: str, held: bytes = b""):
         self.pull, self.name = pull, name
         self.held = bytearray(held)
+        self.lock = threading.Lock()  # bytes that are looked at cannot grow
 
     @property
     def size(self) -> int:
@@ -79,15 +78,21 @@ class Arriving:
 
     def want(self, size: int) -> None:
         while len(self.held) < size and (part := self.pull(len(self.held), size)):
-            self.held += part
+            self.add(part)
 
     def span(self, begin: int, size: int) -> bytes:
-        return bytes(memoryview(self.held)[begin : begin + size])
+        with self.lock:
+            return bytes(memoryview(self.held)[begin : begin + size])
+
+    def add(self, part: bytes) -> None:
+        """One more piece."""
+        with self.lock:
+            self.held += part
 
     def take(self, parts: bytes | Iterable[bytes]) -> None:
         """Bytes that somebody else fetched, the next ones."""
-        for part in [parts] if isinstance(parts, bytes | bytearray | memoryview) else parts:
-            self.held += part
+        for part in [bytes(parts)] if isinstance(parts, bytes | bytearray | memoryview) else parts:
+            self.add(part)
 
 
 def of_bytes(data: bytes, name: str = "bytes") -> Arriving:
