@@ -15,9 +15,14 @@ from pathlib import Path
 
 from bench.options import Options, tell
 from bench.result import RESULTS, Figure, Result, Row, machine, versions
+from bench.robust.bombs import MOST_MIB, MOST_MS, bombs
 from bench.robust.count import Count
+from bench.robust.damage import damage
 from bench.robust.faults import faults
+from bench.robust.fields import every_field
+from bench.robust.fuzzing import differential, fuzz
 from bench.robust.kills import kills
+from bench.robust.prefixes import digits_borders, prefixes, resnet_borders
 
 
 @dataclass(frozen=True)
@@ -33,78 +38,83 @@ class Kind:
     every: bool = False
 
 
+def borders(options: Options) -> Count:
+    """Every border of ResNet-20 where its data is, else of the digits."""
+    try:
+        return resnet_borders(options)
+    except FileNotFoundError as error:
+        tell(f"robustness: {error}; borders are those of the digits")
+        return digits_borders()
+
+
 KINDS: dict[str, Kind] = {
+    "flips": Kind("single bits flipped in three golden files", 10_000, lambda o, past: damage("flips"), every=True),
+    "cuts": Kind("beginnings of three golden files", 1_000, lambda o, past: damage("cuts"), every=True),
+    "extensions": Kind("bytes after the end of three golden files", 500, lambda o, past: damage("extensions"), every=True),
+    "fields": Kind("fields at their borders, checksums good", 10_000, lambda o, past: every_field(), every=True),
+    "bombs": Kind("small files that claim gigabytes", 30, lambda o, past: bombs(), every=True),
+    "prefixes": Kind("first T bytes of a file, T random", 300, lambda o, past: prefixes(300, past)),
+    "borders": Kind("segment borders against shorter beginnings", 50, lambda o, past: borders(o), every=True),
     "kills": Kind("kills during a save", 300, lambda o, past: kills(60 if o.quick else 300, past)),
     "faults": Kind("calls of a save that fail, in every way", 300, lambda o, past: faults(), every=True),
+    "mutants": Kind("files mutated by structure, both readers", 100_000, lambda o, past: differential(o, past)),
+    "fuzz": Kind("inputs of coverage-guided fuzzing", 5_000_000, lambda o, past: fuzz(60 if o.quick else 300, past)),
 }
 # What else the trials measured: the figure's goal, an upper limit.
-LIMITS: dict[str, float] = {}
+LIMITS: dict[str, float] = {"bombs_ms": MOST_MS, "bombs_mib": MOST_MIB, "borders_below": 0}
 
 
-def past(folder: Path = RESULTS) -> dict[str, Count]:
-    """The counts of all runs so far, by kind."""
-    path = folder / "robustness.json"
-    if not path.exists():
-        return {}
-    kinds = {kind.says: name for name, kind in KINDS.items()}
-    rows = json.loads(path.read_text())["rows"]
-    return {kinds[r["what"]]: Count(r["peer"], r["ours"]) for r in rows if r["what"] in kinds}
+@dataclass(frozen=True)
+class Book:
+    """What all runs so far came to: counts by kind, and what else the last ones measured."""
 
+    counts: Mapping[str, Count]
+    values: Mapping[str, float]
 
-def row(kind: Kind, count: Count) -> Row:
-    """Failures, trials, their ratio, and the bound of the failure rate where no random trial failed."""
-    bound = 3 / count.trials if count.trials and not count.failures and not kind.every else None
-    rate = count.failures / count.trials if count.trials else None
-    return Row(kind.says, count.failures, count.trials, "all there are" if kind.every else "trials so far", rate, bound)
+    @classmethod
+    def last(cls, folder: Path = RESULTS) -> Book:
+        """What the file of results says."""
+        path = folder / "robustness.json"
+        if not path.exists():
+            return cls({}, {})
+        said, kinds = json.loads(path.read_text()), {kind.says: name for name, kind in KINDS.items()}
+        counts = {kinds[r["what"]]: Count(r["peer"], r["ours"]) for r in said["rows"] if r["what"] in kinds}
+        values = {name: f["value"] for name, f in said["figures"].items() if name in LIMITS and f["value"] is not None}
+        return cls(counts, values)
 
+    def plus(self, name: str, found: Count | None) -> Book:
+        """The book after trials of a kind that came to this, or that could not be made."""
+        if found is None:
+            return self
+        before = self.counts.get(name)
+        count = found if before is None or KINDS[name].every else before + found
+        return Book({**self.counts, name: count}, {**self.values, **found.values})
 
-def figures(counts: Mapping[str, Count]) -> dict[str, Figure]:
-    """Trials and failures of every kind, and what was measured; a kind never tried misses its goal."""
-    out = {}
-    for name, kind in KINDS.items():
-        count = counts.get(name)
-        out[f"{name}_trials"] = Figure.at_least(count and count.trials, kind.goal)
-        out[f"{name}_failures"] = Figure.at_most(count and count.failures, 0)
-    values = {key: value for count in counts.values() for key, value in count.values.items()}
-    return out | {name: Figure.at_most(values.get(name), limit) for name, limit in LIMITS.items()}
+    def rows(self) -> tuple[Row, ...]:
+        """A row for every kind that was tried."""
+        return tuple(row(kind, self.counts[name]) for name, kind in KINDS.items() if name in self.counts)
 
-
-def summed(kind: Kind, before: Count | None, found: Count | None) -> Count | None:
-    """What is known of a kind after a run that found this, or nothing."""
-    if found is None or before is None or kind.every:
-        return found or before
-    return before + found
-
-
-def result(counts: Mapping[str, Count], options: Options) -> Result:
-    """The counts as what every benchmark gives."""
-    rows = tuple(row(KINDS[name], counts[name]) for name in KINDS if name in counts)
-    return Result("robustness", rows, figures(counts), machine(options.threads, options.command), versions())
-
-
-def bench(options: Options) -> Result:
+    def bench(options: Options) -> Result:
     """Trials of every kind, added to those of earlier runs."""
-    counts = past()
+    book = Book.last()
     for name, kind in KINDS.items():
-        before = counts.get(name)
+        before = book.counts.get(name)
         found = kind.make(options, before.trials if before else 0)
-        said = "not possible here" if found is None else f"{found.trials} trials, {found.failures} failed {found.note}".strip()
-        tell(f"robustness: {kind.says}: {said}")
+        said = "not possible here" if found is None else f"{found.trials} trials, {found.failures} failed"
+        tell(f"robustness: {kind.says}: {said}{f'; {found.note}' if found and found.note else ''}")
         for line in found.lines if found else ():
             tell(f"robustness:   {line}")
-        if (count := summed(kind, before, found)) is not None:
-            counts[name] = count
-    return result(counts, options)
+        book = book.plus(name, found)
+    return book.result(options)
 
 
-def add(name: str, trials: int, failures: int) -> Path:
+def add(name: str, trials: int, failures: int, folder: Path = RESULTS) -> Path:
     """The file of results, with trials that were made elsewhere added to it."""
     if name not in KINDS or KINDS[name].every:
         names = ", ".join(n for n, kind in KINDS.items() if not kind.every)
         raise ValueError(f"robustness: NAME must be one of {names}, got {name!r}")
-    counts = past()
-    counts[name] = counts.get(name, Count(0, 0)) + Count(trials, failures)
-    return result(counts, Options(command=f"python -m bench.robustness {name} {trials} {failures}")).save()
+    command = f"python -m bench.robustness {name} {trials} {failures}"
+    return Book.last(folder).plus(name, Count(trials, failures)).result(Options(command=command)).save(folder)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.robust.borders import bodies, with_fields
+from bench.robust.fields import bodies, with_fields
 from bench.robust.count import Count, counted, tell_count
 from bench.robust.subjects import chain
 from bitladder import file

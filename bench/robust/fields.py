@@ -1,6 +1,6 @@
 """Values at their borders in every field of a file, all checksums made good: a small file loads or is refused, nothing else.
 
-`python -m bench.robust.borders SERIES...` makes the trials of some series in a process that may not have much memory.
+`python -m bench.robust.fields SERIES...` makes the trials of some series in a process that may not have much memory.
 """
 
 from __future__ import annotations
@@ -131,9 +131,9 @@ def records() -> Iterator[str | None]:
 SERIES: dict[str, Series] = {"fields": fields, "trees": trees, "words": words, "records": records}
 
 
-def borders(*names: str) -> Count:
+def every_field(*names: str) -> Count:
     """The trials of some series, in a process of their own."""
-    return counted("bench.robust.borders", *(names or SERIES))
+    return counted("bench.robust.fields", *(names or SERIES))
 
 
 if __name__ == "__main__":

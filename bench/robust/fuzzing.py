@@ -1,0 +1,75 @@
+"""Fuzzing with coverage, and files mutated by their structure that both readers must take or refuse alike.
+
+The harness is csrc/fuzz/file.cc; it is built here if there is clang (with scalar kernels only: minutes), and its seeds are the
+golden files. A finding is kept in the working folder, and its path is told.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from bench import work
+from bench.options import Options, tell
+from bench.robust.count import ROOT, Count
+
+FOLDER = work.FOLDER / "fuzz"
+SANITIZE = "fuzzer-no-link,address,undefined"
+LIMITS = ("-rss_limit_mb=2048", "-malloc_limit_mb=1024", "-timeout=10", "-max_len=65536")
+CLANGS = ("clang", "clang-19", "clang-18", "clang-17", "clang-16", "clang-15", "clang-14")
+
+
+def harness() -> Path | None:
+    """The fuzzing program, built if it must be; None without clang and CMake. `BITLADDER_FUZZ_FILE` names one that is there."""
+    if given := os.environ.get("BITLADDER_FUZZ_FILE"):
+        return Path(given)
+    clang = next(filter(None, map(shutil.which, CLANGS)), None)
+    if clang is None or shutil.which("cmake") is None:
+        return None
+    build, env = FOLDER / "build", {**os.environ, "CC": clang, "CXX": clang.replace("clang", "clang++")}
+    options = [f"-DBITLADDER_SANITIZE={SANITIZE}", "-DBITLADDER_ISAS=scalar"]
+    tell("robustness: building the fuzzing harness")
+    for command in (["cmake", "-S", str(ROOT), "-B", str(build), *options], ["cmake", "--build", str(build), "--target", "fuzz_file"]):
+        done = subprocess.run(command, env=env, capture_output=True, text=True)
+        if done.returncode:
+            tell(f"robustness: the harness does not build: {done.stderr.strip().splitlines()[-1:]}")
+            return None
+    return build / "fuzz_file"
+
+
+def fuzz(seconds: int, past: int) -> Count | None:
+    """What so many seconds of fuzzing came to; None where there is no harness."""
+    program = harness()
+    if program is None:
+        return None
+    corpus, found = FOLDER / "corpus", FOLDER / "findings"
+    for folder in (corpus, found):
+        folder.mkdir(parents=True, exist_ok=True)
+    seeds = ROOT / "tests" / "golden"
+    words = [str(program), str(corpus), str(seeds), f"-artifact_prefix={found}/", f"-max_total_time={seconds}", f"-seed={past % 2**31 + 1}"]
+    done = subprocess.run([*words, *LIMITS, "-print_final_stats=1"], capture_output=True, text=True, errors="replace")
+    return said(done.returncode, done.stderr)
+
+
+def said(status: int, text: str) -> Count:
+    """The count of one run, from what it printed.
+
+    >>> said(0, "stat::number_of_executed_units: 1234").trials
+    1234
+    """
+    executed = re.search(r"stat::number_of_executed_units:\s+(\d+)", text)
+    last = re.findall(r"^#(\d+)", text, re.M)
+    trials = int(executed[1] if executed else last[-1] if last else 0)
+    if status == 0:
+        return Count(trials, 0)
+    why = next((line for line in text.splitlines() if "ERROR" in line or "SUMMARY" in line), f"status {status}")
+    where = re.search(r"Test unit written to (\S+)", text)
+    return Count(max(trials, 1), 1, (f"{why[:200]} {where[1] if where else ''}".strip(),))
+
+
+def differential(options: Options, past: int) -> Count | None:
+    """Mutants that both readers were given; None where there is nothing that makes them."""
+    return None
