@@ -7,6 +7,7 @@ import numpy as np
 from bitladder import file
 from bitladder.codec import dense, parts, planes
 from bitladder.file.container import Reader, seal, texts
+from bitladder.file.words import Words
 
 
 def apart(data):

@@ -24,6 +24,8 @@ namespace {
 
 using namespace bl;
 
+constexpr int64_t kNoLimit = INT64_MAX;  // for decoded bytes: the Python reader has held them to the caller's before
+
 // Raises `problem` as the exception of bitladder.errors that has its meaning, if there is one.
 void check(const Problem& problem) {
   if (!problem) return;
@@ -217,7 +219,7 @@ class PythonNetwork {
     const Bytes bytes(data);
     quietly([&] {
       Graph graph;
-      if (Problem problem = read_file(bytes.data(), bytes.size(), 0, graph)) return problem;
+      if (Problem problem = read_file(bytes.data(), bytes.size(), 0, graph, kNoLimit)) return problem;
       return open_network(std::move(graph), options, network_);
     });
   }
@@ -247,7 +249,7 @@ std::vector<std::pair<std::string, std::string>> unsupported(nb::handle data) {
   const Bytes bytes(data);
   quietly([&] {
     Graph graph;
-    if (Problem problem = read_file(bytes.data(), bytes.size(), 0, graph)) return problem;
+    if (Problem problem = read_file(bytes.data(), bytes.size(), 0, graph, kNoLimit)) return problem;
     found = without_kernel(graph);
     return Problem{};
   });

@@ -36,6 +36,15 @@ bool raw_plane(std::string_view body, Grid grid, uint8_t* codes) {
 
 }  // namespace
 
+bool is_coding_of(PartKind kind, int64_t coding) {
+  switch (kind) {
+    case PartKind::codes: return coding == kRaw;
+    case PartKind::plane: return coding == kRaw;
+    case PartKind::numbers: return coding == kRaw;
+  }
+  return false;
+}
+
 bool decode_codes(const PartView& part, Grid grid, CodeKind kind, int width, uint8_t* out) {
   if (!bounded(part, grid.count())) return false;
   switch (part.coding) {

@@ -13,6 +13,8 @@
 namespace bl {
 
 enum Coding : int { kRaw = 0, kBest = 1, kFast = 2, kTernary = 3, kTrellis = 4 };
+enum class PartKind { codes, plane, numbers };
+bool is_coding_of(PartKind kind, int64_t coding);  // whether such parts may be coded so
 constexpr int64_t kMostPerByte = 2048;  // numbers that one coded byte may stand for
 
 struct PartView {

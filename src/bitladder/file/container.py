@@ -146,6 +146,7 @@ class Reader:
         self.network = checked(read_tree(words), ROOT, "the network header", self.newer)
         if not self.newer and self.network["policy"] not in POLICIES:
             raise damaged("policy", f"one of {', '.join(POLICIES)}", self.network["policy"])
+        self.room = MOST_HEADER  # for the texts of layers
         self.layers = [self.layer(number, data, text, words.texts) for number, data in enumerate(records)]
         self.segments = self.placed()
 
@@ -220,6 +221,9 @@ class Reader:
         length = words.varint()
         if length > MOST_LAYER:
             raise damaged(where, f"at most {MOST_LAYER} bytes long", length)
+        if (room := self.room - length) < 0:
+            raise damaged("headers of layers", f"at most {MOST_HEADER} bytes long together", MOST_HEADER - room)
+        self.room = room
         text = decoded(words.take(words.left), length, where, before)
         return checked(read_tree(Words(text, where, known)), LAYER, where, self.newer)
 

@@ -131,7 +131,6 @@ class Layer:
 
     def codes(self, tree: Tree, name: str, fmt: Format, where: str) -> Codes:
         """Where the codes of a tensor lie."""
-        elements(tree["shape"], where)
         whole, nested = grid(tree["shape"]), is_nested(fmt)
         if (given := tree.get("planes" if nested else "data")) is None or ("data" if nested else "planes") in tree:
             raise damaged(where, f"a map with {'planes' if nested else 'data'!r} and not both", sorted(tree))
@@ -160,6 +159,7 @@ class Layer:
         if kind == "widths":
             return Entry(name, kind, tree, self.versions(tree, where))
         fmt = format_of(tree, where)
+        elements(tree["shape"], where)
         arrays = {k: self.array(tree["params"][k], f"{k} of {where}") for k in sorted(tree["params"])}
         check_params(fmt, arrays, tuple(tree["axes"]), tree["shape"], where, self.newer)
         return Entry(name, kind, tree, arrays, fmt, self.codes(tree, name, fmt, where))

@@ -20,6 +20,8 @@ DEEPEST = 32
 LARGEST = 2**63
 MOST_STRINGS = 2**20
 MOST_TEXT = 2**16  # bytes of one string
+MOST_VALUES = 2**20  # of a tree
+MOST_HEARD = 2**26  # bytes of all texts in a tree, counted as often as they come
 MOST_SHARED = 2**20  # bytes that all strings together may have beyond 16 times the bytes of their header
 
 
@@ -155,6 +157,7 @@ class Words:
 
     def __init__(self, data: bytes, what: str, texts: Sequence[str] = ()):
         self.data, self.what, self.texts, self.at = data, what, texts, 0
+        self.values = self.heard = 0  # how many there were, and bytes of text in them
 
     @property
     def left(self) -> int:
@@ -194,12 +197,19 @@ class Words:
         place = self.varint()
         if place >= len(self.texts):
             raise bad(f"{self.what} names string {place}, must be below {len(self.texts)}")
-        return self.texts[place]
+        text = self.texts[place]
+        self.heard += len(text) if text.isascii() else len(text.encode())
+        if self.heard > MOST_HEARD:
+            raise bad(f"{self.what} has more than {MOST_HEARD} bytes of text")
+        return text
 
     def value(self, depth: int = 1) -> Any:
         """The next value."""
         if depth > DEEPEST:
             raise bad(f"{self.what} is nested more than {DEEPEST} deep")
+        self.values += 1
+        if self.values > MOST_VALUES:
+            raise bad(f"{self.what} has more than {MOST_VALUES} values")
         tag = self.take(1)[0]
         if tag >= len(READ):
             raise bad(f"{self.what} has a value of kind {tag}, must be below {len(READ)}")
