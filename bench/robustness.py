@@ -94,7 +94,28 @@ class Book:
         """A row for every kind that was tried."""
         return tuple(row(kind, self.counts[name]) for name, kind in KINDS.items() if name in self.counts)
 
-    def bench(options: Options) -> Result:
+    def figures(self) -> dict[str, Figure]:
+        """Trials and failures of every kind, and what was measured; a kind never tried misses its goal."""
+        out = {}
+        for name, kind in KINDS.items():
+            count = self.counts.get(name)
+            out[f"{name}_trials"] = Figure.at_least(count and count.trials, kind.goal)
+            out[f"{name}_failures"] = Figure.at_most(count and count.failures, 0)
+        return out | {name: Figure.at_most(self.values.get(name), limit) for name, limit in LIMITS.items()}
+
+    def result(self, options: Options) -> Result:
+        """The book as what every benchmark gives."""
+        return Result("robustness", self.rows(), self.figures(), machine(options.threads, options.command), versions())
+
+
+def row(kind: Kind, count: Count) -> Row:
+    """Failures, trials, their ratio, and the bound of the failure rate where no random trial failed."""
+    bound = 3 / count.trials if count.trials and not count.failures and not kind.every else None
+    rate = count.failures / count.trials if count.trials else None
+    return Row(kind.says, count.failures, count.trials, "all there are" if kind.every else "trials so far", rate, bound)
+
+
+def bench(options: Options) -> Result:
     """Trials of every kind, added to those of earlier runs."""
     book = Book.last()
     for name, kind in KINDS.items():

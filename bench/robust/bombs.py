@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.robust.fields import bodies, with_fields
 from bench.robust.count import Count, counted, tell_count
+from bench.robust.fields import bodies, with_fields
 from bench.robust.subjects import chain
 from bitladder import file
 from bitladder.codec.parts import BEST
@@ -89,7 +89,7 @@ def versions(count: int) -> bytes:
 def shared(length: int, count: int) -> bytes:
     """A table of strings that share nearly all of a long one."""
     out = varint(count + 1) + varint(0) + varint(length) + b"a" * length
-    return out + b"".join(varint(length) + varint(1) + b"b" if k == 0 else varint(length - k) + varint(1) + b"c" for k in range(count))
+    return out + b"".join(varint(length - k) + varint(1) + (b"c" if k else b"b") for k in range(count))
 
 
 def nested(tag: int, depth: int) -> bytes:
@@ -121,7 +121,9 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "a network header of 16 MiB": lambda: with_fields(PLAIN, network=2**24),
     "a network header of 4 GiB": lambda: with_fields(PLAIN, network=2**32 - 1),
     "a decoded network header of 16 MiB": lambda: with_fields(PLAIN, decoded=2**24),
-    "a coded network header of 16 MiB": lambda: with_fields(PLAIN[:PRELUDE] + bytes([BEST]) + PLAIN[PRELUDE + 1 :], decoded=2**24),
+    "a coded network header of 16 MiB": lambda: with_fields(
+        PLAIN[:PRELUDE] + bytes([BEST]) + PLAIN[PRELUDE + 1 :], decoded=2**24
+    ),
     "65,535 layers": lambda: with_fields(PLAIN, layers=65_535),
     "4 billion layers": lambda: with_fields(PLAIN, layers=2**32 - 1),
     "a table of 4 GiB": lambda: with_fields(PLAIN, table=2**32 - 1),
@@ -156,7 +158,9 @@ BOMBS: dict[str, Callable[[], bytes]] = {
         codes("int8/tensor", shape=[FAR], data=[[0, 0, FAR]], segments=[[FAR, 0]]), FAR - 32
     ),
     "segments that add up beyond 2^64": lambda: longer(segments([[HUGE, 0]] * 8), 0),
-    "a thousand arrays of 8 GiB": lambda: many({"kind": "array", "dtype": "float64", "shape": [2**30], "part": [0, 1, 2**19]}, 90),
+    "a thousand arrays of 8 GiB": lambda: many(
+        {"kind": "array", "dtype": "float64", "shape": [2**30], "part": [0, 1, 2**19]}, 90
+    ),
     "an order of a layer that is not": lambda: networks(order=varint(2**63)),
     "an order of thousands": lambda: networks(order=bytes(4000)),
     "activations of 8 TiB": lambda: networks(encodings={"x": encoding([FAR])}),
@@ -167,8 +171,11 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 
 def encoding(shape: list[int]) -> Tree:
     """An activation's encoding with a parameter of this shape."""
-    return {"format": "fixed8/tensor", "axes": [], "params": {"fl": {"dtype": "float32", "shape": shape, "bytes": b"\0\0\x80@"}}}
-
+    return {
+        "format": "fixed8/tensor",
+        "axes": [],
+        "params": {"fl": {"dtype": "float32", "shape": shape, "bytes": b"\0\0\x80@"}},
+    }
 
 
 # --------------------------------------------------------------------------------------------------------- measurement

@@ -37,9 +37,7 @@ class Count:
 
     def __add__(self, other: Count) -> Count:
         lines, notes = [*self.lines, *other.lines][:TOLD], "; ".join(filter(None, (self.note, other.note)))
-        return Count(
-            self.trials + other.trials, self.failures + other.failures, lines, notes, {**self.values, **other.values}
-        )
+        return Count(self.trials + other.trials, self.failures + other.failures, lines, notes, {**self.values, **other.values})
 
 
 def apart(module: str, *arguments: object, seconds: float = 900, environment: dict[str, str] | None = None) -> Any:

@@ -49,6 +49,7 @@ WAYS = {
     "killed": (KILL, False),
 }
 NAME = "net.ladder"
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # a file system that does not wait for a disk
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,9 @@ def library() -> Path | None:
     if not made.exists():
         made.parent.mkdir(parents=True, exist_ok=True)
         part = made.with_suffix(f".{os.getpid()}")
-        subprocess.run([compiler, "-O1", "-shared", "-fPIC", str(SOURCE), "-o", str(part), "-ldl"], check=True, capture_output=True)
+        subprocess.run(
+            [compiler, "-O1", "-shared", "-fPIC", str(SOURCE), "-o", str(part), "-ldl"], check=True, capture_output=True
+        )
         part.replace(made)
     return made
 
@@ -119,7 +122,7 @@ def wrong(job: Job, folder: Path, end: Ended, old: bytes, new: bytes) -> str | N
     left = [name for name in os.listdir(folder) if name != job.name]
     if end.status == -signal.SIGKILL:
         strange = [name for name in left if not name.startswith(f".{job.name}.")]
-        return None if has in (old, new) and not strange else "a kill left no whole file" if not strange else f"left {strange[0]}"
+        return f"left {strange[0]}" if strange else None if has in (old, new) else "a kill left no whole file"
     if left:
         return f"left {left[0]}"
     if end.status == 0:
@@ -216,7 +219,7 @@ def trials(arguments: Sequence[str]) -> Count:
     with tempfile.TemporaryDirectory() as inputs:
         works = jobs(Path(inputs))
         for job in works[:1] if "--save" in arguments else works:
-            with tempfile.TemporaryDirectory() as folder:
+            with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
                 found += trials_of(job, Path(folder))
         for most in (0, 1, 4096, 65536, 1_000_000):
             with tempfile.TemporaryDirectory() as folder:

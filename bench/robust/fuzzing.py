@@ -32,7 +32,10 @@ def harness() -> Path | None:
     build, env = FOLDER / "build", {**os.environ, "CC": clang, "CXX": clang.replace("clang", "clang++")}
     options = [f"-DBITLADDER_SANITIZE={SANITIZE}", "-DBITLADDER_ISAS=scalar"]
     tell("robustness: building the fuzzing harness")
-    for command in (["cmake", "-S", str(ROOT), "-B", str(build), *options], ["cmake", "--build", str(build), "--target", "fuzz_file"]):
+    for command in (
+        ["cmake", "-S", str(ROOT), "-B", str(build), *options],
+        ["cmake", "--build", str(build), "--target", "fuzz_file"],
+    ):
         done = subprocess.run(command, env=env, capture_output=True, text=True)
         if done.returncode:
             tell(f"robustness: the harness does not build: {done.stderr.strip().splitlines()[-1:]}")
@@ -49,7 +52,14 @@ def fuzz(seconds: int, past: int) -> Count | None:
     for folder in (corpus, found):
         folder.mkdir(parents=True, exist_ok=True)
     seeds = ROOT / "tests" / "golden"
-    words = [str(program), str(corpus), str(seeds), f"-artifact_prefix={found}/", f"-max_total_time={seconds}", f"-seed={past % 2**31 + 1}"]
+    words = [
+        str(program),
+        str(corpus),
+        str(seeds),
+        f"-artifact_prefix={found}/",
+        f"-max_total_time={seconds}",
+        f"-seed={past % 2**31 + 1}",
+    ]
     done = subprocess.run([*words, *LIMITS, "-print_final_stats=1"], capture_output=True, text=True, errors="replace")
     return said(done.returncode, done.stderr)
 

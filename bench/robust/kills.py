@@ -56,7 +56,9 @@ def kill(graphs: Sequence[Graph], sizes: Sequence[int], path: Path, rng: random.
     os.waitpid(child, 0)
 
 
-def trial(graphs: Sequence[Graph], files: Sequence[bytes], path: Path, rng: random.Random, took: float) -> tuple[bool, str | None]:
+def trial(
+    graphs: Sequence[Graph], files: Sequence[bytes], path: Path, rng: random.Random, took: float
+) -> tuple[bool, str | None]:
     """Whether the kill came while a file was written, and what went wrong: nothing, if all that is promised holds."""
     kill(graphs, [len(data) for data in files], path, rng, took)
     has, left = held(path), [name for name in os.listdir(path.parent) if name != NAME]

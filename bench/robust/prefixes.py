@@ -47,7 +47,7 @@ class Border:
 
 @dataclass(frozen=True)
 class Dip:
-    """How far a border lies below the best shorter one, in points, and how many standard deviations that is beyond the margin."""
+    """How far a border lies below the best shorter one: in points, and in standard deviations beyond the margin."""
 
     size: int
     points: float

@@ -66,7 +66,11 @@ def small(seed: int = 3, formats: Sequence[str] = ("nested8", "nested8:tree", "i
             "b3": rng.normal(size=5).astype(np.float32),
         },
         encodings={name: fixed_points(fl) for name, fl in (("image", 5), ("h1", 3), ("h2", 4), ("h4", 4))},
-        meta={"name": f"small {seed}", "labels": ["a", "b", "c", "d", "e"], **({"min_bits": {"w1": least}} if least > 1 else {})},
+        meta={
+            "name": f"small {seed}",
+            "labels": ["a", "b", "c", "d", "e"],
+            **({"min_bits": {"w1": least}} if least > 1 else {}),
+        },
     )
 
 
