@@ -95,12 +95,11 @@ class Book:
         return tuple(row(kind, self.counts[name]) for name, kind in KINDS.items() if name in self.counts)
 
     def figures(self) -> dict[str, Figure]:
-        """Trials and failures of every kind, and what was measured; a kind never tried misses its goal."""
+        """Trials of every kind, a goal only met if none failed, and what was measured."""
         out = {}
         for name, kind in KINDS.items():
-            count = self.counts.get(name)
-            out[f"{name}_trials"] = Figure.at_least(count and count.trials, kind.goal)
-            out[f"{name}_failures"] = Figure.at_most(count and count.failures, 0)
+            count = self.counts.get(name, Count(0, 0))
+            out[f"trials_{name}"] = Figure.at_least(count.trials or None, kind.goal, not count.failures)
         return out | {name: Figure.at_most(self.values.get(name), limit) for name, limit in LIMITS.items()}
 
     def result(self, options: Options) -> Result:
