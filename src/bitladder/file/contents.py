@@ -300,9 +300,7 @@ def check_values(params: Mapping[str, np.ndarray], where: str) -> None:
     """Return if parameters have values that they may have."""
     for name, p in params.items():
         good, must = GOOD_PARAMS.get(name, (np.isfinite, "finite"))
-        with np.errstate(invalid="ignore"):
-            fine = bool((np.isfinite(p) & good(p)).all())
-        if not fine:
+        if not (np.isfinite(p).all() and good(p).all()):
             raise damaged(f"{name} of {where}", must, "other numbers")
 
 
