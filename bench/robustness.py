@@ -20,7 +20,7 @@ from bench.robust.count import Count
 from bench.robust.damage import damage
 from bench.robust.faults import faults
 from bench.robust.fields import every_field
-from bench.robust.fuzzing import differential, fuzz
+from bench.robust.fuzzing import fuzz, mutants
 from bench.robust.kills import kills
 from bench.robust.prefixes import digits_borders, prefixes, resnet_borders
 
@@ -57,7 +57,9 @@ KINDS: dict[str, Kind] = {
     "borders": Kind("segment borders against shorter beginnings", 50, lambda o, past: borders(o), every=True),
     "kills": Kind("kills during a save", 300, lambda o, past: kills(60 if o.quick else 300, past)),
     "faults": Kind("calls of a save that fail, in every way", 300, lambda o, past: faults(), every=True),
-    "mutants": Kind("files mutated by structure, both readers", 100_000, lambda o, past: differential(o, past)),
+    "mutants": Kind(
+        "files mutated by structure, both readers", 100_000, lambda o, past: mutants(10_000 if o.quick else 100_000, past)
+    ),
     "fuzz": Kind("inputs of coverage-guided fuzzing", 5_000_000, lambda o, past: fuzz(60 if o.quick else 300, past)),
 }
 # What else the trials measured: the figure's goal, an upper limit.

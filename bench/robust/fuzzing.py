@@ -14,12 +14,13 @@ import sys
 from pathlib import Path
 
 from bench import work
-from bench.options import Options, tell
+from bench.options import tell
 from bench.robust.count import ROOT, Count
 
 FOLDER = work.FOLDER / "fuzz"
 SANITIZE = "fuzzer-no-link,address,undefined"
 LIMITS = ("-rss_limit_mb=2048", "-malloc_limit_mb=1024", "-timeout=10", "-max_len=65536")
+MUTATE = "test_both_readers_refuse_the_same_files"
 CLANGS = ("clang", "clang-19", "clang-18", "clang-17", "clang-16", "clang-15", "clang-14")
 
 
@@ -27,15 +28,16 @@ def harness() -> Path | None:
     """The fuzzing program, built if it must be; None without clang and CMake. `BITLADDER_FUZZ_FILE` names one that is there."""
     if given := os.environ.get("BITLADDER_FUZZ_FILE"):
         return Path(given)
-    clang = next(filter(None, map(shutil.which, CLANGS)), None)
-    if clang is None or shutil.which("cmake") is None:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])  # where pip puts CMake
+    clang, cmake = next(filter(None, map(shutil.which, CLANGS)), None), shutil.which("cmake", path=path)
+    if clang is None or cmake is None:
         return None
-    build, env = FOLDER / "build", {**os.environ, "CC": clang, "CXX": clang.replace("clang", "clang++")}
+    build, env = FOLDER / "build", {**os.environ, "PATH": path, "CC": clang, "CXX": clang.replace("clang", "clang++")}
     options = [f"-DBITLADDER_SANITIZE={SANITIZE}", "-DBITLADDER_ISAS=scalar"]
     tell("robustness: building the fuzzing harness")
     for command in (
-        ["cmake", "-S", str(ROOT), "-B", str(build), *options],
-        ["cmake", "--build", str(build), "--target", "fuzz_file"],
+        [cmake, "-S", str(ROOT), "-B", str(build), *options],
+        [cmake, "--build", str(build), "--target", "fuzz_file"],
     ):
         done = subprocess.run(command, env=env, capture_output=True, text=True)
         if done.returncode:
@@ -81,9 +83,30 @@ def said(status: int, text: str) -> Count:
     return Count(max(trials, 1), 1, (f"{why[:200]} {where[1] if where else ''}".strip(),))
 
 
-def differential(options: Options, past: int) -> Count | None:
-    """Mutants that both readers were given; None where there is nothing that makes them."""
-    return None
+def mutants(many: int, seed: int) -> Count | None:
+    """So many files changed by their structure, given to both readers by their tests; None without a compiler."""
+    if shutil.which(os.environ.get("CXX", "c++")) is None and "BITLADDER_DUMP_FILE" not in os.environ:
+        return None
+    env = {**os.environ, "MUTANTS": str(many), "SEED": str(seed), "OMP_NUM_THREADS": "1"}
+    words = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-s",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        "tests/test_native_reader.py",
+        "-k",
+        MUTATE,
+    ]
+    done = subprocess.run(words, env=env, cwd=ROOT, capture_output=True, text=True)
+    told = re.search(rf"{many} damaged files, by status: .*", done.stdout)
+    if done.returncode == 0 and told:
+        return Count(many, 0, note=told[0])
+    wrong = [line for line in done.stdout.splitlines() if line.startswith("E ")]
+    return Count(many, 1, (f"seed {seed}: {' '.join((wrong or done.stdout.splitlines()[-1:])[:1])[:300]}",))
 
 
 def main(seconds: int) -> int:
