@@ -2,7 +2,8 @@
 
 Trials that are drawn at random add up over runs in bench/results/robustness.json, each run from a seed of its own; those that
 are all there are (every bit of a file, every call of a save) count as of the last run. No failure in N trials drawn at random
-means that fewer than 3 in N fail, at 95 %. `python -m bench.robustness NAME TRIALS FAILURES` adds trials made elsewhere.
+means that fewer than 3 in N fail, at 95 %. `python -m bench.robustness NAME...` tries some kinds alone; with
+TRIALS FAILURES after one name it adds trials made elsewhere.
 """
 
 from __future__ import annotations
@@ -116,17 +117,24 @@ def row(kind: Kind, count: Count) -> Row:
     return Row(kind.says, count.failures, count.trials, "all there are" if kind.every else "trials so far", rate, bound)
 
 
+def tried(book: Book, name: str, options: Options) -> Book:
+    """The book with a kind's trials of now; it is saved at once, so that an interruption loses none."""
+    kind, before = KINDS[name], book.counts.get(name)
+    found = kind.make(options, before.trials if before else 0)
+    said = "not possible here" if found is None else f"{found.trials} trials, {found.failures} failed"
+    tell(f"robustness: {kind.says}: {said}{f'; {found.note}' if found and found.note else ''}")
+    for line in found.lines if found else ():
+        tell(f"robustness:   {line}")
+    book = book.plus(name, found)
+    book.result(options).save()
+    return book
+
+
 def bench(options: Options) -> Result:
     """Trials of every kind, added to those of earlier runs."""
     book = Book.last()
-    for name, kind in KINDS.items():
-        before = book.counts.get(name)
-        found = kind.make(options, before.trials if before else 0)
-        said = "not possible here" if found is None else f"{found.trials} trials, {found.failures} failed"
-        tell(f"robustness: {kind.says}: {said}{f'; {found.note}' if found and found.note else ''}")
-        for line in found.lines if found else ():
-            tell(f"robustness:   {line}")
-        book = book.plus(name, found)
+    for name in KINDS:
+        book = tried(book, name, options)
     return book.result(options)
 
 
@@ -139,5 +147,15 @@ def add(name: str, trials: int, failures: int, folder: Path = RESULTS) -> Path:
     return Book.last(folder).plus(name, Count(trials, failures)).result(Options(command=command)).save(folder)
 
 
+def main(words: list[str]) -> None:
+    """Try some kinds by name, or add TRIALS and FAILURES that were made elsewhere to one."""
+    if len(words) == 3 and words[1].isdigit():
+        print(add(words[0], int(words[1]), int(words[2])))
+        return
+    options = Options(quick="--quick" in words, command=f"python -m bench.robustness {' '.join(words)}")
+    for name in [word for word in words if word != "--quick"]:
+        tried(Book.last(), name, options)
+
+
 if __name__ == "__main__":
-    print(add(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+    main(sys.argv[1:])
