@@ -499,8 +499,11 @@ def test_trees_have_bounds(text, match):
     refused(seal(text, [], []), match, Malformed)
 
 
-def test_headers_of_layers_are_bounded_together():
-    """Each of 1 MiB at most, all of them of 16."""
-    one = network_text([bytes(2**20 - 9)])[1:]
-    assert len(one) <= 2**20
-    refused(seal(network_text(b""), [one + b"\0" * 20], []), "at most 1048576 bytes long", Malformed)
+def test_headers_of_layers_are_bounded():
+    """Each of 1 MiB at most, all of them of 16, which coded ones could be above."""
+    there = apart(file.to_bytes(small()))
+    first, rest = texts(there["network"], there["layers"])
+    refused(seal(first, [rest[0] + bytes(2**20 + 1 - len(rest[0]))], there["bodies"]), "at most 1048576 bytes long", Malformed)
+    refused(seal(first, [rest[0] + bytes(2**20 - len(rest[0]))], there["bodies"]), "bytes after its end", Malformed)
+    room = Reader(file.source(file.to_bytes(convnet()))).room
+    assert room == MIB16 - sum(map(len, texts(*(apart(file.to_bytes(convnet()))[k] for k in ("network", "layers")))[1]))

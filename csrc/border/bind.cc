@@ -14,6 +14,7 @@
 #include <malloc.h>
 #endif
 
+#include "bind_codec.h"
 #include "border.h"
 #include "kernels.h"
 
@@ -271,6 +272,7 @@ NB_MODULE(_native, m) {
   m.def("isas", &isas);
   m.def("unsupported", &unsupported, "data"_a);
   m.def("trim", &trim);
+  bind_codec(m);
   nb::class_<PythonRung>(m, "Rung")
       .def("prepare", &PythonRung::prepare, "shapes"_a)
       .def("run", &PythonRung::run, "inputs"_a, "outputs"_a)

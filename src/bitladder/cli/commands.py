@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from bitladder import disk, file, native
+from bitladder.assign.gains import by_plane, gains
 from bitladder.assign.score import Score, accuracy, check_classes, class_like, first_output, likeness, runner
 from bitladder.cli import arrays
 from bitladder.cli.network import network
 from bitladder.cli.terminal import Outcome, Terminal
 from bitladder.dial import Rungs, choose
 from bitladder.errors import require
+from bitladder.file import Gains
 from bitladder.formats import QTensor
 from bitladder.ir.graph import Graph
 from bitladder.model import Model, bits_of, by_plan, load
@@ -52,6 +54,7 @@ WORDS: dict[str, tuple[type | tuple[type, ...], Any]] = {
     "seed": (int, 0),
 }
 MAX_DROP = 0.01
+FEW = 32  # samples that planes are weighed on
 TOLD = 5  # nodes without a kernel that are listed
 
 
@@ -79,7 +82,9 @@ def quantize_command(args: Namespace, terminal: Terminal) -> Outcome:
     model = annotated(model, score, notes)
     if not leads():  # under torchrun all processes learn, one writes
         return Outcome("", met=bool(model.graph.meta["result"].get("goal_met", True)))
-    model.save(args.output, coder=args.coder, order=args.order)
+    terminal.progress("save", 0, 0)
+    worth = planes_worth(model, calib, terminal) if args.order == "importance" else None
+    model.save(args.output, coder=args.coder, order=args.order, gains=worth)
     shutil.rmtree(work, ignore_errors=True)
     model = Model(model.whole)  # what is told is what is stored
     result = model.graph.meta["result"]
@@ -91,6 +96,12 @@ def quantize_command(args: Namespace, terminal: Terminal) -> Outcome:
         "seconds": time.monotonic() - begun,
     }
     return Outcome(str(model), args.output, lines, facts, met=bool(result.get("goal_met", True)))
+
+
+def planes_worth(model: Model, calib: arrays.Samples, terminal: Terminal) -> Gains:
+    """What each plane takes off the error of the outputs on a few samples."""
+    few = {k: a if calib.fixed else a[:FEW] for k, a in calib.batches()[0].items()}
+    return by_plane(gains(model, few, terminal.progress), model)
 
 
 def settings(args: Namespace) -> dict[str, Any]:

@@ -69,8 +69,9 @@ def from_reader(reader: Reader, bits: Bits = None, *, most: int = MOST, stay: bo
         reader.fetch(furthest(reader, there.layers, wish))
     bodies = segments(reader, there.layers, wish, recover)
     constants: dict[str, Constant] = {}
-    for layer, read in zip(there.layers, bodies, strict=True):
-        constants.update(tensors(reader, layer, wish, read, stay))
+    for k, layer in enumerate(there.layers):
+        constants.update(tensors(reader, layer, wish, bodies[k], stay))
+        bodies[k].clear()  # bytes of a layer that is decoded are not needed
     encodings = {
         name: Encoding(f, values(f"activation {name!r}", str(f), p), a) for name, (f, a, p) in sorted(there.activations.items())
     }
