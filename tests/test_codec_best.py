@@ -284,20 +284,20 @@ def test_small_arrays_are_small(core):
 # -------------------------------------------------------------------------------------------------------------- text
 
 
-@given(st.lists(st.binary(max_size=40), max_size=4))
+@given(st.lists(st.binary(max_size=40), max_size=4), st.sampled_from(["best", "fast", "raw"]))
 @few
-def test_texts_come_back(texts):
+def test_texts_come_back(texts, coder):
     """One after the other, and each alone with those before it at hand."""
     with pytest.MonkeyPatch.context() as patch:
         found = []
         for each in CORES:
             patch.setattr(twins, "core", each)
             writer, reader = parts.Texts(), parts.Texts()
-            found.append([writer.encode(text, "best") for text in texts])
+            found.append([writer.encode(text, coder) for text in texts])
             assert [reader.decode(p, len(t)) for p, t in zip(found[-1], texts, strict=True)] == texts
             for k, (part, text) in enumerate(zip(found[-1], texts, strict=True)):
                 before = b"".join(texts[:k])
-                assert parts.encode_text(text, "best", before) == part
+                assert parts.encode_text(text, coder, before) == part
                 assert parts.decode_text(part, len(text), before) == text
         assert all(each == found[0] for each in found)
 

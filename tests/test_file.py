@@ -1,29 +1,24 @@
 """The file: what is written comes back, in any order, tiled or not, and every prefix is the network it says it is."""
 
-import copy
-import gc
 import io
-import json
 import os
-import pickle
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from ladders import with_codings
-from networks import coded, convnet, odd_graph
+from ladders import MAKERS, Counting, assert_same, reach, two_in_one, with_codings
+from networks import coded, convnet
 
 from bitladder import disk, file
-from bitladder.errors import Malformed, Truncated, Unsupported
+from bitladder.errors import Truncated, Unsupported
 from bitladder.file.container import Reader
 from bitladder.file.gains import gains
 from bitladder.file.writing import to_file
 from bitladder.formats import QTensor
 from bitladder.formats.tensor import SPREAD
-from bitladder.ir.graph import Graph, Node, PerWidth, Value
+from bitladder.ir.graph import Graph, Node, Value
 
 FORMATS = [
     "nested8",
@@ -38,93 +33,6 @@ FORMATS = [
     "q6.-3",
     "int16",
 ]
-
-
-def same_arrays(a, b):
-    """Equal shape and native type, and equal bits, NaN included."""
-    return (
-        a.dtype == b.dtype.newbyteorder("=")
-        and a.shape == b.shape
-        and np.ascontiguousarray(b.astype(a.dtype)).tobytes() == a.tobytes()
-    )
-
-
-def same_encodings(a, b):
-    """Equal formats, axes and parameters."""
-    params = set(a.params) == set(b.params) and all(same_arrays(a.params[k], np.asarray(b.params[k])) for k in a.params)
-    return a.format == b.format and a.axes == b.axes and params
-
-
-def same_constants(a, b):
-    """Equal kinds holding equal arrays."""
-    if isinstance(a, QTensor):
-        return same_encodings(a.encoding, b.encoding) and same_arrays(a.codes, b.codes)
-    if isinstance(a, PerWidth):
-        return a.of == b.of and set(a.arrays) == set(b.arrays) and all(same_arrays(a.arrays[k], b.arrays[k]) for k in a.arrays)
-    return same_arrays(a, b)
-
-
-def plain_attrs(node):
-    """A node whose attributes rise and are plain."""
-    return replace(node, attrs={k: v.item() if isinstance(v, np.generic) else v for k, v in sorted(node.attrs.items())})
-
-
-def assert_same(a, b):
-    """Two graphs are equal in everything, types of attributes included."""
-    assert (a.inputs, a.outputs) == (b.inputs, b.outputs)
-    assert set(a.constants) == set(b.constants)
-    assert [k for k in a.constants if not same_constants(a.constants[k], b.constants[k])] == []
-    assert set(a.encodings) == set(b.encodings)
-    assert all(same_encodings(a.encodings[k], b.encodings[k]) for k in a.encodings)
-    assert repr([plain_attrs(n) for n in a.nodes]) == repr([plain_attrs(n) for n in b.nodes])
-    assert json.dumps(a.meta, sort_keys=True) == json.dumps(b.meta, sort_keys=True)
-
-
-def two_in_one(meta=None):
-    """A layer with two nested weights of different depth and a constant for each, in parts of their own; and one apart."""
-    rng = np.random.default_rng(4)
-
-    def versions(of, widths):
-        return PerWidth(of, {b: rng.normal(size=16).astype(np.float32) for b in widths})
-
-    nodes = (
-        Node("rnn", ("x", "w", "v", "b", "c"), ("h",)),
-        Node("linear", ("h", "u", "far"), ("y",)),
-    )
-    constants = {
-        "v": coded("nested4:tree", (16, 3), 2),
-        "b": versions("w", (2, 4, 8)),
-        "w": coded("nested8", (16, 5), 1),
-        "c": versions("v", (1, 3, 6)),
-        "u": coded("nested6:sign", (2, 16), 3),
-        "far": versions("w", (3, 8)),
-        "spare": np.arange(30.0),
-    }
-    return Graph((Value("x"),), ("y",), nodes, constants, {}, meta or {})
-
-
-MAKERS = [convnet, odd_graph, two_in_one]
-
-
-class Counting:
-    """A binary file that notes every byte range read."""
-
-    def __init__(self, data):
-        self.f, self.ranges = io.BytesIO(data), []
-
-    def read(self, n):
-        self.ranges.append((self.f.tell(), n))
-        return self.f.read(n)
-
-    def seek(self, *where):
-        return self.f.seek(*where)
-
-
-def reach(data, bits):
-    """Where the last byte that a reader of `bits` touches ends."""
-    f = Counting(data)
-    file.load_from(f, "it", bits)
-    return max(a + n for a, n in f.ranges)
 
 
 def orders(graph):
@@ -399,126 +307,3 @@ def test_encodings_of_values_that_are_gone_are_left_out(tmp_path):
     graph = convnet()
     file.save(graph.with_(encodings={**graph.encodings, "gone": graph.encodings["h1"]}), tmp_path / "a.ladder")
     assert_same(file.load(tmp_path / "a.ladder"), graph)
-
-
-# ------------------------------------------------------------------------------------- codes that stay in their file
-
-
-@pytest.fixture
-def ladder(tmp_path):
-    """A saved network, its graph and its path."""
-    graph = convnet()
-    file.save(graph, tmp_path / "net.ladder")
-    return graph, tmp_path / "net.ladder"
-
-
-def damaged_at(path, position):
-    """One byte of a file changed where it lies."""
-    with open(path, "r+b") as f:
-        f.seek(position)
-        old = f.read(1)
-        f.seek(position)
-        f.write(bytes([old[0] ^ 0x20]))
-
-
-@pytest.mark.parametrize("make", MAKERS)
-def test_codes_that_stay_in_the_file_are_the_same(make, tmp_path):
-    """At all planes, at fewer, narrowed twice, and in what is saved again; none of them is kept."""
-    file.save(make(), tmp_path / "a.ladder", coder="raw")
-    arrival = file.attach(tmp_path / "a.ladder")
-    graph, whole = arrival.graph, file.load(tmp_path / "a.ladder")
-    assert_same(graph, whole)
-    assert arrival.again() == file.to_bytes(graph) == (tmp_path / "a.ladder").read_bytes()
-    for bits in range(1, 9):
-        assert_same(graph.at(bits), whole.at(bits))
-        assert_same(graph.at(bits + 1).at(bits), whole.at(bits + 1).at(bits))
-        assert_same(file.attach(tmp_path / "a.ladder", bits).graph, whole.at(bits))
-    tensors = [c for c in [*graph.constants.values(), *graph.at(2).constants.values()] if isinstance(c, QTensor)]
-    assert tensors
-    assert not any(isinstance(c.place, np.ndarray) for c in tensors)
-    assert [c.nbytes for c in tensors[:3]] == [c.held().nbytes for c in tensors[:3]]
-
-
-@pytest.mark.parametrize("then", ["deleted", "replaced"])
-def test_a_file_that_loses_its_name_is_still_read(then, ladder):
-    """What is open stays what it was, whatever has its name now."""
-    graph, path = ladder
-    arrival = file.attach(path)
-    data = path.read_bytes()
-    if then == "deleted":
-        path.unlink()
-    else:
-        file.save(convnet(classes=9), path)
-    assert_same(arrival.graph, graph)
-    assert arrival.again() == data
-
-
-def readable(c):
-    """Whether the codes of a tensor can be had."""
-    try:
-        return c.codes is not None
-    except Malformed:
-        return False
-
-
-def test_damage_after_loading_is_refused(ladder):
-    """Whatever byte of a plane changes: the codes that need it are refused, the others are read."""
-    graph, path = ladder
-    attached = file.attach(path).graph
-    last = path.stat().st_size - 1
-    damaged_at(path, last)
-    good = [name for name, c in attached.constants.items() if isinstance(c, QTensor) and readable(c)]
-    assert len(good) == 2
-    assert_same(attached.at(4), graph.at(4))  # the last plane is not needed
-    damaged_at(path, last)
-    assert_same(attached, graph)
-
-
-def test_a_file_that_is_written_over_is_refused(ladder):
-    """Another network in the same place, or less of this one, is not taken for it."""
-    graph, path = ladder
-    arrival = file.attach(path)
-    data = path.read_bytes()
-    file.save(convnet(classes=9), path.with_name("other"))
-    for other in (path.with_name("other").read_bytes(), data[:-1], data[:40], b""):
-        path.write_bytes(other)
-        with pytest.raises(Malformed, match="changed since it was opened"):
-            arrival.again()
-        with pytest.raises(Malformed, match=r"load: .*net\.ladder"):
-            file.to_bytes(arrival.graph)
-    path.write_bytes(data)
-    assert_same(arrival.graph, graph)
-
-
-def test_copies_of_tensors_in_a_file_are_whole(ladder):
-    """A pickle and a deep copy hold the codes, so that they go where the file does not."""
-    graph, path = ladder
-    attached = file.attach(path).graph
-    there, copied = pickle.dumps(attached), copy.deepcopy(attached)
-    path.write_bytes(b"")
-    assert_same(pickle.loads(there), graph)
-    assert_same(copied, graph)
-
-
-def test_two_loads_of_a_file_are_independent(ladder):
-    """Each has a descriptor of its own, closed when nothing needs it."""
-    graph, path = ladder
-    one, two = file.attach(path).graph, file.attach(path).graph
-    source = one.constants["w1"].place.reader.source
-    assert source is not two.constants["w1"].place.reader.source
-    opened = source.f
-    del one, source
-    gc.collect()
-    assert opened.closed
-    assert_same(two, graph)
-
-
-def test_threads_share_an_open_file(ladder):
-    """Reads that overlap do not disturb each other: of a path, of a file object, of bytes."""
-    graph, path = ladder
-    with open(path, "rb") as f:
-        for place in (path, f, path.read_bytes()):
-            attached = file.attach(place).graph.constants["w1"]
-            with ThreadPoolExecutor(4) as pool:
-                codes = list(pool.map(lambda w, _: w.codes, [attached] * 200, range(200)))
-            assert all(np.array_equal(c, graph.constants["w1"].codes) for c in codes)

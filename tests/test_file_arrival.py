@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from ladders import assert_same, reach
 from networks import convnet, images
-from test_file import assert_same, reach
 
 import bitladder as bl
 from bitladder import file
@@ -146,11 +146,31 @@ def test_a_file_still_being_written_is_looked_at_again(tmp_path):
 
 
 def test_file_objects_are_read_where_they_lie(tmp_path):
-    """Any that can seek."""
+    """Any that can seek, no more of it than is needed."""
     (tmp_path / "a").write_bytes(DATA)
     with open(tmp_path / "a", "rb") as f:
         assert np.array_equal(bl.load(f)(X), expected(8))
     assert np.array_equal(bl.load(io.BytesIO(DATA), 3).at(3)(X), expected(3))
+
+
+def test_file_objects_that_cannot_seek_are_streams():
+    """A pipe, the body of an answer."""
+
+    class Pipe(io.RawIOBase):
+        def __init__(self):
+            self.rest = DATA
+
+        def readable(self):
+            return True
+
+        def read(self, size):
+            given, self.rest = self.rest[: min(size, 10)], self.rest[min(size, 10) :]
+            return given
+
+    model = bl.load(Pipe())
+    assert 0 < model.missing <= len(DATA) - reach(DATA, 1)
+    assert model.more(bits=8)
+    assert np.array_equal(model(X), expected(8))
 
 
 def test_threads_call_while_the_network_grows():

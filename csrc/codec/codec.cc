@@ -71,7 +71,7 @@ bool decode_planes(const std::vector<PartView>& parts, Grid grid, bool sign, int
         if (!append_raw(part.body, prefix.rows(known))) return false;
         break;
       case kFast:
-        if (!decode_fast_plane(part.body, sign, prefix.rows(known))) return false;
+        if (!decode_fast_plane(part.body, prefix.rows(known))) return false;
         break;
       case kBest:
         if (!decode_best_plane(part.body, grid, known, sign, prefix.codes())) return false;
@@ -87,7 +87,7 @@ bool decode_planes(const std::vector<PartView>& parts, Grid grid, bool sign, int
 void encode_plane(int coding, const uint8_t* codes, Grid grid, int bits, int number, bool sign, Bytes& out) {
   switch (coding) {
     case kBest: return encode_best_plane(codes, grid, bits, number, sign, out);
-    case kFast: return encode_fast_plane(codes, grid.count(), bits, number, sign, out);
+    case kFast: return encode_fast_plane(codes, grid.count(), bits, number, out);
     default: return;
   }
 }

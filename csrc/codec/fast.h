@@ -11,7 +11,7 @@ bool decode_fast_codes(std::string_view body, int64_t count, CodeKind kind, int 
 void encode_fast_codes(const int32_t* codes, int64_t count, CodeKind kind, Bytes& out);
 
 // Appends a plane to `rows`, which hold those before it. `portable`: without the instructions that this machine may have.
-bool decode_fast_plane(std::string_view body, bool sign, Rows& rows, bool portable = false);
-void encode_fast_plane(const uint8_t* codes, int64_t count, int bits, int number, bool sign, Bytes& out);
+bool decode_fast_plane(std::string_view body, Rows& rows, bool portable = false);
+void encode_fast_plane(const uint8_t* codes, int64_t count, int bits, int number, Bytes& out);
 
 }  // namespace bl

@@ -1,5 +1,5 @@
-// Planes work on 64 codes at once: the planes before say as masks which codes are of which class, and the next bits of a
-// class's string go to the places of its mask.
+// Planes work on 64 codes at once: masks say which codes are of which level, and the next bits of a level's string go to the
+// places of its mask.
 #include <algorithm>
 #include <cstring>
 
@@ -12,7 +12,10 @@ namespace bl {
 
 namespace {
 
-constexpr uint32_t kNear = 192;   // of 4096: so near to one half a probability is not worth coding
+constexpr size_t kLevels = 8;
+constexpr uint32_t kProbability[kLevels] = {0, 24, 128, 311, 565, 879, 1241, 1636};    // of a one, in 1/4096; 0: as it is
+constexpr uint32_t kBounds[kLevels - 1] = {66, 210, 430, 715, 1056, 1436, 1842};  // shares of ones between the levels
+constexpr uint8_t kInverted = 8;  // in a level: ones and zeros change places
 constexpr int64_t kChunk = 4096;  // symbols at once, a multiple of the lanes
 
 struct Portable {
@@ -41,62 +44,63 @@ struct Bmi2 {
 };
 #endif
 
-// The classes of the next plane.
-struct Classes {
-  const Rows& rows;
-  const bool sign;
-  const size_t number = rows.planes.size(), count = std::max<size_t>(number, 1);
-
-  // What the bits of word `i` of the next plane are inverted by.
-  uint64_t inverted(size_t i) const { return number == 0 || sign ? 0 : ~rows.planes[0][i]; }
-
-  // For word `i`, the codes of each class: those whose distance from the middle has that many bits.
-  void masks(size_t i, uint64_t* out) const {
-    const uint64_t invert = inverted(i);
-    uint64_t rest = rows.there(i);
-    for (size_t k = 1; k < number; ++k) {
-      const uint64_t set = rest & (rows.planes[k][i] ^ invert);
-      out[number - k] = set;
-      rest ^= set;
-    }
-    out[0] = rest;
-  }
+// By word of the next plane: the codes of each level, and those whose bit is inverted.
+struct Masks {
+  uint64_t of[kLevels], inverted;
 };
 
-// The bits of a class.
-struct Class {
+// `levels`: one for each value that the planes of `rows` can have.
+std::vector<Masks> masks_of(const Rows& rows, const uint8_t* levels) {
+  std::vector<Masks> out(rows.words());
+  const size_t number = rows.planes.size(), prefixes = size_t{1} << number;
+  uint64_t with[size_t{1} << (kMostPlanes - 1)];  // the codes with each prefix
+  for (size_t i = 0; i < out.size(); ++i) {
+    with[0] = rows.there(i);
+    for (size_t k = 0; k < number; ++k) {
+      const uint64_t plane = rows.planes[k][i];
+      for (size_t v = size_t{1} << k; v-- > 0;) {
+        const uint64_t both = with[v];
+        with[2 * v] = both & ~plane;
+        with[2 * v + 1] = both & plane;
+      }
+    }
+    for (size_t v = 0; v < prefixes; ++v) {
+      out[i].of[levels[v] % kInverted] |= with[v];
+      out[i].inverted |= levels[v] & kInverted ? with[v] : 0;
+    }
+  }
+  return out;
+}
+
+// The bits of a level.
+struct Level {
   int64_t count = 0;
-  uint32_t p = 0;
   size_t next = 0;
   Bytes bits;
 };
 
 template <class Machine>
-void count_all(const Classes& classes, Class* out) {
-  uint64_t masks[kMostPlanes];
-  for (size_t i = 0; i < classes.rows.words(); ++i) {
-    classes.masks(i, masks);
-    for (size_t c = 0; c < classes.count; ++c) out[c].count += Machine::ones(masks[c]);
-  }
+void count_all(const std::vector<Masks>& masks, Level* out) {
+  for (const Masks& word : masks)
+    for (size_t k = 0; k < kLevels; ++k) out[k].count += Machine::ones(word.of[k]);
 }
 
 template <class Machine>
-void deposit_all(const Classes& classes, Class* in, std::vector<uint64_t>& row) {
-  uint64_t masks[kMostPlanes];
+void deposit_all(const std::vector<Masks>& masks, Level* in, std::vector<uint64_t>& row) {
   for (size_t i = 0; i < row.size(); ++i) {
-    classes.masks(i, masks);
-    uint64_t word = 0;
-    for (size_t c = 0; c < classes.count; ++c) {
-      word |= Machine::deposit(bits_at(in[c].bits.data(), in[c].next), masks[c]);
-      in[c].next += static_cast<size_t>(Machine::ones(masks[c]));
+    uint64_t word = masks[i].inverted;
+    for (size_t k = 0; k < kLevels; ++k) {
+      const uint64_t mask = masks[i].of[k];
+      word ^= Machine::deposit(bits_at(in[k].bits.data(), in[k].next), mask);
+      in[k].next += static_cast<size_t>(Machine::ones(mask));
     }
-    row[i] = word ^ (classes.inverted(i) & classes.rows.there(i));
+    row[i] = word;
   }
 }
 
 struct Work {
-  void (*count)(const Classes&, Class*);
-  void (*deposit)(const Classes&, Class*, std::vector<uint64_t>&);
+  void (*count)(const std::vector<Masks>&, Level*);
+  void (*deposit)(const std::vector<Masks>&, Level*, std::vector<uint64_t>&);
 };
 
 Work work(bool portable) {
@@ -112,21 +116,22 @@ Work work(bool portable) {
 
 int64_t nibbles(int64_t bits) { return (bits + 3) / 4; }
 
-// Room for all bits of a class and for reads of nine bytes anywhere in it.
-void reserve(Class& own) { own.bits.assign(static_cast<size_t>(own.count / 8 + 32), 0); }
+// Room for all bits of a level and for reads of nine bytes anywhere in it.
+void reserve(Level& own) { own.bits.assign(static_cast<size_t>(own.count / 8 + 32), 0); }
 
-bool take_raw(std::string_view body, size_t& at, Class& own) {
+bool take_raw(std::string_view body, size_t& at, Level& own) {
   const size_t bytes = static_cast<size_t>(dense_bytes(own.count, 1));
   if (body.size() - at < bytes || !ends_clean(body.substr(at, bytes), own.count, 1)) return false;
   reserve(own);
-  std::memcpy(own.bits.data(), body.data() + at, bytes);
+  if (bytes) std::memcpy(own.bits.data(), body.data() + at, bytes);
   at += bytes;
   return true;
 }
 
-bool take_coded(RansReader& reader, Class& own) {
-  const Slots slots(nibble_frequencies(own.p));
+bool take_coded(RansReader& reader, uint32_t p, Level& own) {
   reserve(own);
+  if (own.count == 0) return true;
+  const Slots slots(nibble_frequencies(p));
   uint8_t symbols[kChunk + 1];
   uint8_t* out = own.bits.data();
   for (int64_t done = 0, total = nibbles(own.count); done < total; done += kChunk) {
@@ -138,73 +143,72 @@ bool take_coded(RansReader& reader, Class& own) {
   return own.count % 8 == 0 || own.bits[static_cast<size_t>(own.count / 8)] >> own.count % 8 == 0;
 }
 
+uint8_t level_for(uint64_t ones, uint64_t count) {
+  const uint32_t share = count ? share_of_ones(ones, count) : kTotal / 2, rare = std::min(share, kTotal - share);
+  const auto above = std::upper_bound(kBounds, kBounds + kLevels - 1, rare) - kBounds;
+  const auto level = static_cast<uint8_t>((above + 1) % static_cast<int>(kLevels));
+  return level && 2 * share > kTotal ? level | kInverted : level;
+}
+
 }  // namespace
 
-bool decode_fast_plane(std::string_view body, bool sign, Rows& rows, bool portable) {
-  const Classes classes{rows, sign};
-  if (rows.count < 1 || classes.number >= kMostPlanes) return false;
+bool decode_fast_plane(std::string_view body, Rows& rows, bool portable) {
+  const size_t number = rows.planes.size(), prefixes = size_t{1} << number;
+  size_t at = static_cast<size_t>(dense_bytes(static_cast<int64_t>(prefixes), 4));
+  if (rows.count < 1 || number >= kMostPlanes || body.size() < at) return false;
+  if (!ends_clean(body.substr(0, at), static_cast<int64_t>(prefixes), 4)) return false;
+  const std::vector<uint8_t> levels = unpack(body.substr(0, at), static_cast<int64_t>(prefixes), 4, 1, false);
+  if (std::find(levels.begin(), levels.end(), kInverted) != levels.end()) return false;
+  const std::vector<Masks> masks = masks_of(rows, levels.data());
   const Work machine = work(portable);
-  Class all[kMostPlanes];
-  machine.count(classes, all);
-  size_t at = 0;
+  Level all[kLevels];
+  machine.count(masks, all);
   int64_t symbols = 0;
-  for (Class& own : all) {
-    if (own.count == 0) continue;
-    if (body.size() - at < 2) return false;
-    own.p = static_cast<uint8_t>(body[at]) | static_cast<uint32_t>(static_cast<uint8_t>(body[at + 1])) << 8;
-    if (own.p && (own.p < kSure || own.p > kTotal - kSure)) return false;
-    if (own.p) symbols += nibbles(own.count);
-    at += 2;
-  }
-  for (Class& own : all) {
-    if (own.count && !own.p && !take_raw(body, at, own)) return false;
-  }
+  for (size_t k = 1; k < kLevels; ++k) symbols += nibbles(all[k].count);
   RansReader reader;
-  if (!reader.open(body, at, symbols)) return false;
-  for (Class& own : all) {
-    if (own.count && own.p && !take_coded(reader, own)) return false;
-    if (own.bits.empty()) reserve(own);
+  if (!take_raw(body, at, all[0]) || !reader.open(body, at, symbols)) return false;
+  for (size_t k = 1; k < kLevels; ++k) {
+    if (!take_coded(reader, kProbability[k], all[k])) return false;
   }
   if (!reader.close(at) || at != body.size()) return false;
   std::vector<uint64_t> row(rows.words());
-  machine.deposit(classes, all, row);
+  machine.deposit(masks, all, row);
   rows.planes.push_back(std::move(row));
   return true;
 }
 
-void encode_fast_plane(const uint8_t* codes, int64_t count, int bits, int number, bool sign, Bytes& out) {
+void encode_fast_plane(const uint8_t* codes, int64_t count, int bits, int number, Bytes& out) {
   out.clear();
-  Bytes strings[kMostPlanes];  // a byte for each bit
+  if (count < 1) return;
+  const auto bit_of = [=](uint8_t code) { return code >> (bits - 1 - number) & 1; };
+  std::vector<uint64_t> counts(size_t{1} << number), ones(counts);
   for (int64_t i = 0; i < count; ++i) {
-    const uint32_t prefix = codes[i] >> (bits - number), below = number > 0 ? (1u << (number - 1)) - 1 : 0;
-    const uint32_t invert = number > 0 && !sign && !(prefix >> (number - 1)) ? 1 : 0;
-    uint32_t distance = (invert ? ~prefix : prefix) & below;
-    size_t length = 0;
-    for (; distance; distance >>= 1) ++length;
-    strings[length].push_back((codes[i] >> (bits - 1 - number) & 1) ^ invert);
+    const size_t prefix = codes[i] >> (bits - number);
+    ++counts[prefix];
+    ones[prefix] += static_cast<uint64_t>(bit_of(codes[i]));
   }
-  Bytes raw;
+  Bytes levels(counts.size()), strings[kLevels];  // a byte for each bit
+  for (size_t v = 0; v < levels.size(); ++v) levels[v] = level_for(ones[v], counts[v]);
+  for (int64_t i = 0; i < count; ++i) {
+    const uint8_t level = levels[codes[i] >> (bits - number)];
+    strings[level % kInverted].push_back(static_cast<uint8_t>(bit_of(codes[i]) ^ level / kInverted));
+  }
+  BitWriter writer(out);
+  for (const uint8_t level : levels) writer.field(level, 4);
+  writer.close();
+  BitWriter raw(out);
+  for (const uint8_t bit : strings[0]) raw.field(bit, 1);
+  raw.close();
   std::vector<Run> runs;
-  for (Bytes& own : strings) {
-    if (own.empty()) continue;
-    uint32_t p = share_of_ones(static_cast<uint64_t>(std::count(own.begin(), own.end(), 1)), own.size());
-    if (p + kNear > kTotal / 2 && p < kTotal / 2 + kNear) {
-      p = 0;
-      BitWriter writer(raw);
-      for (const uint8_t bit : own) writer.field(bit, 1);
-      writer.close();
-    } else {
-      const int64_t size = static_cast<int64_t>(own.size());
-      own.resize(static_cast<size_t>(4 * nibbles(size)));
-      for (size_t i = 0; i < own.size(); i += 4) {
-        own[i / 4] = static_cast<uint8_t>(own[i] | own[i + 1] << 1 | own[i + 2] << 2 | own[i + 3] << 3);
-      }
-      runs.push_back({own.data(), nibbles(size), nibble_frequencies(p)});
+  for (size_t k = 1; k < kLevels; ++k) {
+    Bytes& own = strings[k];
+    const int64_t size = nibbles(static_cast<int64_t>(own.size()));
+    own.resize(static_cast<size_t>(4 * size));
+    for (size_t i = 0; i < own.size(); i += 4) {
+      own[i / 4] = static_cast<uint8_t>(own[i] | own[i + 1] << 1 | own[i + 2] << 2 | own[i + 3] << 3);
     }
-    out.push_back(static_cast<uint8_t>(p));
-    out.push_back(static_cast<uint8_t>(p >> 8));
+    runs.push_back({own.data(), size, nibble_frequencies(kProbability[k])});
   }
-  out.insert(out.end(), raw.begin(), raw.end());
   encode_runs(runs, out);
 }
 

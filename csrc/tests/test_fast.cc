@@ -108,17 +108,47 @@ void check_planes(int bits, bool sign, int64_t count, bool attack) {
       hostile(body, [&](const Bytes& bad) {
         Rows copy = rows;
         const Bytes own(bad.begin(), bad.end());
-        return decode_fast_plane(view(own), sign, copy);
+        return decode_fast_plane(view(own), copy);
       });
     }
     Rows twin = rows;
-    CHECK(decode_fast_plane(view(body), sign, rows) && decode_fast_plane(view(body), sign, twin, true));
+    CHECK(decode_fast_plane(view(body), rows) && decode_fast_plane(view(body), twin, true));
     CHECK(rows.planes == twin.planes);
     Bytes out(bytes.size());
     for (size_t i = 0; i < out.size(); ++i) out[i] = p ? bytes[i] >> (bits - p) : 0;
     CHECK(decode_planes({{kFast, view(body)}}, grid, sign, p, out.data()));
     for (size_t i = 0; i < out.size(); ++i) CHECK(out[i] == bytes[i] >> (bits - 1 - p));
   }
+}
+
+// Planes of all codings in one tensor, from any known planes on.
+void check_mixed(int64_t count) {
+  const std::vector<int32_t> codes = some_codes(count, {8, 0, 255});
+  const Bytes bytes(codes.begin(), codes.end());
+  const Grid grid{1, count};
+  std::vector<Bytes> bodies(8);
+  std::vector<PartView> parts;
+  for (int p = 0; p < 8; ++p) {
+    Bytes& body = bodies[static_cast<size_t>(p)];
+    int coding = below(2) ? kFast : kBest;
+    encode_plane(coding, bytes.data(), grid, 8, p, false, body);
+    if (body.empty() || below(3) == 0) {
+      coding = kRaw;
+      body.assign(static_cast<size_t>((count + 7) / 8), 0);
+      for (size_t i = 0; i < bytes.size(); ++i) body[i / 8] |= static_cast<uint8_t>((bytes[i] >> (7 - p) & 1) << i % 8);
+    }
+    parts.push_back({coding, view(body)});
+  }
+  for (int from = 0; from < 8; ++from) {
+    for (int to = from; to <= 8; ++to) {
+      Bytes out(bytes.size());
+      for (size_t i = 0; i < out.size(); ++i) out[i] = from ? bytes[i] >> (8 - from) : 0;
+      CHECK(decode_planes({parts.begin() + from, parts.begin() + to}, grid, false, from, out.data()));
+      for (size_t i = 0; i < out.size(); ++i) CHECK(out[i] == (to ? bytes[i] >> (8 - to) : 0));
+    }
+  }
+  Bytes out(bytes.size());
+  CHECK(!decode_planes(parts, grid, false, 1, out.data()));  // nine planes
 }
 
 }  // namespace
@@ -135,6 +165,7 @@ int main() {
       for (int k = 0; k < 4; ++k) check_planes(bits, k % 2, count, k < 2);
     }
   }
+  for (const int64_t count : {1, 63, 64, 100, 500}) check_mixed(count), check_mixed(count), check_mixed(count);
   Bytes out(64);
   for (int k = 0; k < 200000; ++k) {  // any bytes
     Bytes body(static_cast<size_t>(below(40)));

@@ -148,6 +148,15 @@ class Model:
 
         to_onnx(self.graph, path)
 
+    def to_safetensors(self, path: str | os.PathLike[str], *, decoded: bool = False) -> None:
+        """Write all codes that `save` would, with the bit map in the metadata; `from_safetensors` reads them back.
+
+        decoded: write float32 weights instead, at the widths that the network runs at.
+        """
+        from bitladder.convert.to_safetensors import to_safetensors
+
+        to_safetensors(self.graph if decoded else self.whole, path, decoded=decoded)
+
     @property
     def labels(self) -> list[str] | None:
         """The names of the classes, if the network knows them."""
@@ -215,7 +224,7 @@ def load(
 ) -> Model:
     """The network of a file; with `bits`, at most that many leading planes of each weight are read.
 
-    source: a path, bytes, a file object that can seek, an iterable of chunks of bytes, or an http address. A file that is cut
+    source: a path, bytes, a file object, an iterable of chunks of bytes, or an http address. A file that is cut
     runs with what is there, and `missing` says how much is not. Chunks are taken until the network can run, or can run at
     `bits`; `more` takes further ones.
     bits: a width, a width per weight, "auto" for no more planes than the file's plan runs on. None reads all there are and

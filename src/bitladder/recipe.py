@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import itertools
 import os
 from collections.abc import Mapping
@@ -15,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from bitladder.errors import require
+from bitladder import file
+from bitladder.errors import Malformed, require
 from bitladder.formats import Fixed, Format, Nested
 from bitladder.formats.uniform import COVERS
 from bitladder.ir.graph import Graph
 from bitladder.ir.rewrite import simplify
-from bitladder.model import Model
+from bitladder.model import Model, by_plan
 from bitladder.ptq import data
 from bitladder.ptq.align import MODES
 from bitladder.ptq.calibrate import encodings, observe, placement
@@ -149,6 +151,29 @@ def quantize(
 
     task = Task(Workbench(plain, activations, samples, inputs, cover, align), raw, formats, goal, batches, score, tell)
     return task.model(task.outcome())
+
+
+def from_safetensors(net: Any, path: str | os.PathLike[str]) -> Model:
+    """The `Model` of a safetensors file of codes, as `Model.to_safetensors` writes it, with the topology of `net`.
+
+    net: a torch module, an ExportedProgram, the path of an ONNX or a ladder file, or a Graph: the network that the file was
+    made from, float or not. Codes, formats, biases and activations come from the file, the same integers to the bit.
+    """
+    from bitladder.convert.from_safetensors import made_from, onto, read
+
+    tensors = read(path)
+    if isinstance(net, str | os.PathLike) and Path(net).suffix == ".ladder":
+        net = file.load(net)
+    graph = imported(net, tensors.example())
+    if not made_from(graph, tensors):
+        graph = with_biases(simplify(graph))
+    graph = onto(graph, tensors)
+    try:
+        file.load_from(io.BytesIO(file.to_bytes(graph)), os.fspath(path))
+    except ValueError as error:  # whatever a file of ours may not say, this one may not
+        words = str(error).partition(": ")[2].removesuffix("; the file is damaged")
+        raise Malformed(f"safetensors: {os.fspath(path)!r}: {words}; export it again") from None
+    return by_plan(graph)
 
 
 def leads() -> bool:

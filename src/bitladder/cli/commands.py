@@ -10,6 +10,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from bitladder.assign.score import Score, accuracy, check_classes, class_like, f
 from bitladder.cli import arrays
 from bitladder.cli.network import network
 from bitladder.cli.terminal import Outcome, Terminal
+from bitladder.convert.from_safetensors import holds_codes
 from bitladder.dial import Rungs, choose
 from bitladder.errors import require
 from bitladder.file import Gains
@@ -64,6 +66,10 @@ TOLD = 5  # nodes without a kernel that are listed
 def quantize_command(args: Namespace, terminal: Terminal) -> Outcome:
     """A network quantized as the words say, saved, with what was found."""
     disk.check_writable(args.output)
+    if args.weights is not None and holds_codes(args.weights):
+        return later("tensors", "quantize")(args, terminal)
+    if args.data is None:
+        raise ValueError("quantize: needs calibration data; give --data CALIB.npz, or codes with --weights FILE.safetensors")
     words = settings(args)
     if words["max_drop"] is not None and args.eval is None:
         raise ValueError("quantize: --max-drop needs data to measure by; give --eval EVAL.npz")
@@ -340,16 +346,6 @@ def joined(parts: list[np.ndarray], name: str) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def export(args: Namespace, terminal: Terminal) -> Outcome:
-    """The network as ONNX."""
-    disk.check_writable(args.onnx)
-    model = load(args.file, args.bits)
-    terminal.progress("export", 0, 0)
-    model.to_onnx(args.onnx)
-    size = os.path.getsize(args.onnx)
-    return Outcome(str(model), args.onnx, (), {**summary(model), "file_bytes": size})
-
-
 def report(args: Namespace, terminal: Terminal) -> Outcome:
     """One page about a network."""
     disk.check_writable(args.output)
@@ -370,25 +366,9 @@ def demo(args: Namespace, terminal: Terminal) -> Outcome:
     return Outcome(str(text), str(wrote), lines, facts)
 
 
-def verify(args: Namespace, terminal: Terminal) -> Outcome:
-    """Whether kernels and ONNX Runtime give what the reference gives."""
-    from bitladder.cli import checks
-
-    return checks.verify(args, terminal)
-
-
-def doctor(args: Namespace, terminal: Terminal) -> Outcome:
-    """Why a network is slow, wrong or big."""
-    from bitladder.cli import health
-
-    return health.doctor(args, terminal)
-
-
-def bench(args: Namespace, terminal: Terminal) -> Outcome:
-    """Times of a network beside other runtimes'."""
-    from bitladder.cli import speed
-
-    return speed.bench(args, terminal)
+def later(module: str, name: str) -> Callable[[Namespace, Terminal], Outcome]:
+    """A command in a module of its own, which is imported when it runs."""
+    return lambda args, terminal: getattr(import_module(f"bitladder.cli.{module}"), name)(args, terminal)
 
 
 RUN: dict[str, Callable[[Namespace, Terminal], Outcome]] = {
@@ -396,9 +376,11 @@ RUN: dict[str, Callable[[Namespace, Terminal], Outcome]] = {
     "quantize": quantize_command,
     "show": show,
     "run": run,
-    "export": export,
-    "verify": verify,
-    "doctor": doctor,
-    "bench": bench,
+    "export": later("tensors", "export"),
+    "diff": later("deltas", "diff"),
+    "patch": later("deltas", "patch"),
+    "verify": later("checks", "verify"),
+    "doctor": later("health", "doctor"),
+    "bench": later("speed", "bench"),
     "report": report,
 }

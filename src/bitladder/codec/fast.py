@@ -3,12 +3,13 @@
 Codes: their least value and, of those wider than 8 bits, the low bits are stored as they are; the rest is one symbol a code,
 of the frequencies that the part begins with.
 
-Planes: the bits of a plane fall into classes by how large the planes before say that a code is; the bits of a class follow
-one transmitted probability, four bits a symbol, or are stored as they are where that is near one half.
+Planes: for each value that the planes before can have, one of a few levels says how sure the next bit is, and which bit it is.
+The bits of all codes of one level follow its probability, four bits a symbol, or are stored as they are.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,59 +71,45 @@ def ends(body: bytes, at: int) -> None:
 
 # ------------------------------------------------------------------------------------------------------------- planes
 
-NEAR = 192  # of 4096: so near to one half a probability is not worth coding
+# The probability of a one at each level, in 1/4096; 0: as they are. Equally far apart in the arc sine of their root, in which
+# the cost of a wrong probability is nearly the same everywhere; between them the shares of ones up to which a level is used.
+LEVELS = (0, 24, 128, 311, 565, 879, 1241, 1636)
+BOUNDS = (66, 210, 430, 715, 1056, 1436, 1842)
+INVERTED = 8  # in a level: ones and zeros change places
 
 
-def classes(prefix: np.ndarray, number: int, sign: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The class of each code whose `number` leading bits are `prefix`, and whether its further bits are inverted.
-
-    A code of a symmetric range is inverted below its middle, so that its bits after the first say how far from the middle it
-    is; where the first plane is a sign they say so anyhow. The class is the length of that number in bits.
-    """
-    if number == 0:
-        return np.zeros_like(prefix), np.zeros_like(prefix)
-    inverted = (prefix >> number - 1 ^ 1) & (not sign)
-    distance = (prefix ^ -inverted) & (1 << number - 1) - 1
-    lengths = sum(((distance >> k > 0).astype(np.int64) for k in range(number - 1)), np.zeros_like(prefix))
-    return lengths, inverted
+def level(ones: int, count: int) -> int:
+    """The level for so many ones among `count` bits."""
+    share = rans.share(ones, count) if count else rans.TOTAL // 2
+    found = (bisect_right(BOUNDS, min(share, rans.TOTAL - share)) + 1) % len(LEVELS)
+    return found | INVERTED if found and 2 * share > rans.TOTAL else found
 
 
-def encode_plane(codes: np.ndarray, bits: int, number: int, sign: bool) -> bytes:
-    """For each class that occurs its probability of a one, u16, 0 if raw; the raw classes; states and words of the others."""
+def encode_plane(codes: np.ndarray, bits: int, number: int, sign: bool) -> bytes | None:
+    """The level of each prefix, four bits each; the bits of level 0; states and words of the others. None for no codes."""
+    if not codes.size:
+        return None
     values = codes.astype(np.int64).ravel()
-    lengths, inverted = classes(values >> bits - number, number, sign)
-    plane = (values >> bits - 1 - number & 1 ^ inverted).astype(np.uint8)
-    head, raw, runs = b"", b"", []
-    for length in range(max(number, 1)):
-        own = plane[lengths == length]
-        if not own.size:
-            continue
-        p = rans.ones(own)
-        if abs(p - rans.TOTAL // 2) < NEAR:
-            p, raw = 0, raw + to_bytes(own)
-        else:
-            runs.append((rans.nibbles(own), rans.nibble_frequencies(p)))
-        head += p.to_bytes(2, "little")
-    return head + raw + rans.encode(runs)
+    prefix, plane = values >> bits - number, (values >> bits - 1 - number & 1).astype(np.uint8)
+    counts, ones = (np.bincount(of, minlength=1 << number).tolist() for of in (prefix, prefix[plane == 1]))
+    levels = np.array([level(*pair) for pair in zip(ones, counts, strict=True)])
+    own, plane = levels[prefix] % INVERTED, plane ^ (levels[prefix] // INVERTED).astype(np.uint8)
+    runs = [(rans.nibbles(plane[own == k]), rans.nibble_frequencies(LEVELS[k])) for k in range(1, len(LEVELS))]
+    return pack(levels, 4) + to_bytes(plane[own == 0]) + rans.encode(runs)
 
 
 def decode_plane(body: bytes, codes: np.ndarray, number: int, sign: bool) -> np.ndarray:
     """`codes`, which are the planes before, with this plane, uint8."""
-    lengths, inverted = classes(codes.astype(np.int64), number, sign)
-    there = [own for length in range(max(number, 1)) if (own := lengths == length).any()]
-    at = 2 * len(there)
-    models = [int(p) for p in np.frombuffer(body[:at], "<u2")] if len(body) >= at else []
-    if not all(p == 0 or rans.SURE <= p <= rans.TOTAL - rans.SURE for p in models) or len(models) < len(there):
-        raise ValueError(f"codec: {len(there)} probabilities must be 0 or {rans.SURE}..{rans.TOTAL - rans.SURE}; got {models}")
-    plane = np.zeros(codes.shape, np.uint8)
-    counts = [int(own.sum()) for own in there]
-    for own, p, count in zip(there, models, counts, strict=True):
-        if not p:
-            plane[own] = take_bits(body, at, count)
-            at += (count + 7) // 8
-    reader = rans.Reader(body, at, sum((count + 3) // 4 for p, count in zip(models, counts, strict=True) if p))
-    for own, p, count in zip(there, models, counts, strict=True):
-        if p:
-            plane[own] = rans.from_nibbles(reader.take(rans.nibble_frequencies(p), (count + 3) // 4), count)
+    at = dense_bytes(1 << number, 4)
+    levels = unpack(body[:at], 4, 1 << number, signed=False)
+    if not codes.size or (levels == INVERTED).any():
+        raise ValueError(f"codec: a plane of {codes.size} codes has levels that no encoder writes; the bytes are damaged")
+    own, plane = levels[codes] % INVERTED, (levels[codes] // INVERTED).astype(np.uint8)
+    counts = np.bincount(own.ravel(), minlength=len(LEVELS)).tolist()
+    plane[own == 0] ^= take_bits(body, at, counts[0])
+    symbols = [(count + 3) // 4 for count in counts]
+    reader = rans.Reader(body, at + dense_bytes(counts[0], 1), sum(symbols[1:]))
+    for k in range(1, len(LEVELS)):
+        plane[own == k] ^= rans.from_nibbles(reader.take(rans.nibble_frequencies(LEVELS[k]), symbols[k]), counts[k])
     ends(body, reader.close())
-    return (codes << 1 | plane ^ inverted).astype(np.uint8)
+    return (codes << 1 | plane).astype(np.uint8)

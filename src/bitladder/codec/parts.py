@@ -165,9 +165,6 @@ def decode_numbers(part: Part, dtype: np.dtype, count: int, before: np.ndarray |
 
 # -------------------------------------------------------------------------------------------------------------- text
 
-# By coding: what the texts before one let one expect of it.
-TEXT: dict[int, Callable[[], Model]] = {BEST: best_text.Text}
-
 
 def encode_text(text: bytes, coder: str, before: bytes = b"") -> Part:
     """The part of a header; `before`: what has been read before it, which it resembles."""
@@ -196,9 +193,9 @@ class Texts:
 
     def encode(self, text: bytes, coder: str) -> Part:
         """The part of the next header."""
-        part = shortest(text, [Part(c, self.learned().encode(text)) for c in SIDE[coder] if c in TEXT])
-        self.unlearned += b"" if any(c in TEXT for c in CODERS[coder]) else text
-        return part
+        coded = [Part(c, self.learned().encode(text)) for c in SIDE[coder]]
+        self.unlearned += b"" if coded else text
+        return shortest(text, coded)
 
     def decode(self, part: Part, length: int) -> bytes:
         """The `length` bytes of the next header."""
@@ -207,8 +204,9 @@ class Texts:
         if part.coding == RAW:
             self.unlearned += part.body
             return part.body
+        if part.coding != BEST:
+            raise ValueError(f"codec: coding must be one of {RAW}, {BEST} here, got {part.coding}")
         bounded(part, length)
-        known(TEXT, part.coding)
         return twins.sound(self.learned().decode(part.body, length))
 
     def learned(self) -> Model:

@@ -149,9 +149,9 @@ def read_table(body: bytes, at: int, symbols: int) -> tuple[list[int], int]:
 SURE = 24  # of 4096, the least probability of a bit; so that four bits cost more than 8 * 8 / 2048 bit
 
 
-def ones(bits: np.ndarray) -> int:
-    """The share of ones among bits, of which there is one at least, in 1/4096, no surer than is allowed."""
-    return min(max((2 * TOTAL * int(bits.sum()) + len(bits)) // (2 * len(bits)), SURE), TOTAL - SURE)
+def share(ones: int, count: int) -> int:
+    """The share of ones among `count` bits, of which there is one at least, in 1/4096, no surer than is allowed."""
+    return min(max((2 * TOTAL * ones + count) // (2 * count), SURE), TOTAL - SURE)
 
 
 def nibble_frequencies(p: int) -> list[int]:

@@ -120,7 +120,7 @@ def read_pairs(body: bytes, at: int, count: int) -> tuple[np.ndarray, int]:
 
 def rans_flags(flags: np.ndarray) -> bytes:
     """The probability of a set flag in 1/4096, u16, and the flags, four a symbol."""
-    p = rans.ones(flags)
+    p = rans.share(int(flags.sum()), len(flags))
     return p.to_bytes(2, "little") + rans.encode([(rans.nibbles(flags), rans.nibble_frequencies(p))])
 
 

@@ -25,6 +25,8 @@ from bitladder.file.widths import Bits, planes_wanted
 from bitladder.file.writing import Gains, to_file
 from bitladder.ir.graph import Graph
 
+CHUNK = 2**16  # bytes that are taken at a time from a file object that cannot seek
+
 __all__ = [
     "MOST",
     "Arrival",
@@ -57,7 +59,7 @@ def save(
     """
     data = to_file(graph, coder, order, gains)
     try:
-        load_from(io.BytesIO(data), os.fspath(path))
+        load_from(io.BytesIO(data), os.fspath(path), most=2**63)
     except ValueError as error:
         words = str(error).removeprefix("load: ").removesuffix("; the file is damaged")
         raise Unsupported(f"save: {words}; mend the graph") from None
@@ -73,7 +75,7 @@ def to_bytes(graph: Graph, coder: str = "raw") -> bytes:
 def load(path: Any, bits: Bits = None, *, most: int = MOST, recover: bool = False) -> Graph:
     """The graph of a file, or what `graph.at(bits)` would be, reading no more planes than that takes.
 
-    path: a path, bytes, a file object that can seek, chunks of bytes, or an address of the web. bits: a width, a width per
+    path: a path, bytes, a file object, chunks of bytes, or an address of the web. bits: a width, a width per
     weight, "auto" for the widths the file marks as its default, None for all there is. most: bytes that all decoded tensors
     may take. recover: work around damage; the graph's metadata then says what of it there was.
     """
@@ -81,10 +83,7 @@ def load(path: Any, bits: Bits = None, *, most: int = MOST, recover: bool = Fals
     if isinstance(path, str | os.PathLike) and not is_url(path):
         with open(path, "rb", buffering=0) as f:
             return load_from(f, os.fspath(path), bits, most=most, recover=recover)
-    reader = Reader(source(path), recover)
-    if bits is None:
-        reader.fetch(reader.total)
-    return from_reader(reader, bits, most=most, recover=recover)
+    return from_reader(Reader(source(path), recover), bits, most=most, whole=bits is None, recover=recover)
 
 
 def load_from(f: IO[bytes], name: str, bits: Bits = None, *, most: int = MOST, recover: bool = False) -> Graph:
@@ -94,7 +93,7 @@ def load_from(f: IO[bytes], name: str, bits: Bits = None, *, most: int = MOST, r
 
 
 def source(place: Any) -> Source:
-    """The bytes of a path, of bytes, of a file object that can seek, of chunks of bytes, or of an address of the web."""
+    """The bytes of a path, of bytes, of a file object, of chunks of bytes, or of an address of the web."""
     if is_url(place):
         return of_url(place)
     if isinstance(place, bytes | bytearray | memoryview):
@@ -104,8 +103,10 @@ def source(place: Any) -> Source:
         opened = Opened(f, os.fspath(place))
         weakref.finalize(opened, f.close)
         return opened
-    if hasattr(place, "read") and hasattr(place, "seek"):
-        return Opened(place, str(getattr(place, "name", "file")))
+    if hasattr(place, "read"):
+        name = str(getattr(place, "name", "file"))
+        seekable = getattr(place, "seekable", lambda: hasattr(place, "seek"))()
+        return Opened(place, name) if seekable else of_chunks(iter(lambda: place.read(CHUNK), b""), name)
     if isinstance(place, Iterable):
         return of_chunks(place)
     raise TypeError(f"load: must be a path, bytes, a file, chunks of bytes or an address, got {type(place).__name__}")

@@ -11,7 +11,6 @@ from bitladder.file.layout import sizes
 from bitladder.file.reading import from_reader
 from bitladder.file.source import Arriving, Source
 from bitladder.file.widths import Bits
-from bitladder.ir.graph import Graph
 
 
 class Arrival:
@@ -21,12 +20,7 @@ class Arrival:
         self.source, self.most, self.recover = source, most, recover
         self.lock = threading.RLock()
         self.reader = Reader(source, recover)
-        if whole:
-            self.reader.fetch(self.reader.total)
-        self.graph = self.read(bits)
-
-    def read(self, bits: Bits) -> Graph:
-        return from_reader(self.reader, bits, most=self.most, stay=True, recover=self.recover)
+        self.graph = from_reader(self.reader, bits, most=most, whole=whole, stay=True, recover=recover)
 
     @property
     def missing(self) -> int:

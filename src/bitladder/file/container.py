@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from bitladder.codec import parts
 from bitladder.codec.parts import BEST, RAW, Part
 from bitladder.errors import Malformed, Truncated, Unsupported
-from bitladder.file.fields import LARGEST_FILE, LAYER, POLICIES, ROOT, Tree, checked, damaged
+from bitladder.file.fields import LARGEST_FILE, LAYER, POLICIES, ROOT, Field, Tree, checked, damaged
 from bitladder.file.source import Source
 from bitladder.file.words import Words, bad, read_table, read_tree, strings, table, tree, varint
 
@@ -53,6 +53,17 @@ class Prelude(NamedTuple):
         return PRELUDE + self.network + self.table + self.records
 
 
+class Kind(NamedTuple):
+    """What a file may be: its flags, and the fields of its network header and of its layers' headers."""
+
+    flags: int
+    root: Mapping[str, Field]
+    layer: Mapping[str, Field]
+
+
+NETWORK = Kind(0, ROOT, LAYER)
+
+
 class Segment(NamedTuple):
     """Where bytes of a layer are in the file, and their checksum."""
 
@@ -68,13 +79,20 @@ class Segment(NamedTuple):
 # --------------------------------------------------------------------------------------------------------- writing
 
 
-def pack(network: Tree, layers: Sequence[Tree], segments: Sequence[Sequence[bytes]], order: Sequence[int], coder: str) -> bytes:
+def pack(
+    network: Tree,
+    layers: Sequence[Tree],
+    segments: Sequence[Sequence[bytes]],
+    order: Sequence[int],
+    coder: str,
+    flags: int = 0,
+) -> bytes:
     """The file of the trees of a network and its layers, the segments of each layer, and for each in the file its layer."""
     rows = [[[len(body), zlib.crc32(body)] for body in bodies] for bodies in segments]
     network = {**network, "order": b"".join(map(varint, order))}
     layers = [{**layer, "segments": row} for layer, row in zip(layers, rows, strict=True)]
     rest = [iter(bodies) for bodies in segments]
-    return seal(*texts(network, layers), [next(rest[k]) for k in order], coder=coder)
+    return seal(*texts(network, layers), [next(rest[k]) for k in order], coder=coder, flags=flags)
 
 
 def texts(network: Tree, layers: Sequence[Tree]) -> tuple[bytes, list[bytes]]:
@@ -133,9 +151,9 @@ class Reader:
     network, layers: their trees. segments: those of each layer. size: how many bytes were at hand.
     """
 
-    def __init__(self, source: Source, recover: bool = False):
-        self.source, self.name, self.recovered, self.size = source, source.name, list[str](), 0
-        self.prelude, self.start = opened(source)
+    def __init__(self, source: Source, recover: bool = False, kind: Kind = NETWORK):
+        self.source, self.name, self.kind, self.recovered, self.size = source, source.name, kind, list[str](), 0
+        self.prelude, self.start = opened(source, kind.flags)
         self.identity = self.start[HEAD.size : HEAD.size + IDENTITY]
         self.fetch(self.prelude.headers)
         self.require(self.prelude.headers)
@@ -143,7 +161,7 @@ class Reader:
         text = decoded(stored_network, self.prelude.decoded, f"the network header of {self.name!r}")
         words = Words(text, "the network header")
         words.texts = read_table(words)
-        self.network = checked(read_tree(words), ROOT, "the network header", self.newer)
+        self.network = checked(read_tree(words), self.kind.root, "the network header", self.newer)
         if not self.newer and self.network["policy"] not in POLICIES:
             raise damaged("policy", f"one of {', '.join(POLICIES)}", self.network["policy"])
         self.room = MOST_HEADER  # for the texts of layers
@@ -225,7 +243,7 @@ class Reader:
             raise damaged("headers of layers", f"at most {MOST_HEADER} bytes long together", MOST_HEADER - room)
         self.room = room
         text = decoded(words.take(words.left), length, where, before)
-        return checked(read_tree(Words(text, where, known)), LAYER, where, self.newer)
+        return checked(read_tree(Words(text, where, known)), self.kind.layer, where, self.newer)
 
     def placed(self) -> list[list[Segment]]:
         """The segments of each layer, laid one after the other as the order says; they must end where the file does."""
@@ -267,7 +285,7 @@ class Reader:
         return data
 
 
-def opened(source: Source) -> tuple[Prelude, bytes]:
+def opened(source: Source, flags: int = 0) -> tuple[Prelude, bytes]:
     """The prelude of a file, and its bytes."""
     source.want(PRELUDE)
     start, name = source.span(0, PRELUDE), source.name
@@ -283,7 +301,9 @@ def opened(source: Source) -> tuple[Prelude, bytes]:
         raise Malformed(f"load: the first {PRELUDE} bytes of {name!r} have a wrong checksum; fetch the file again")
     if p.flags & MUST & ~DELTA:
         raise Unsupported(f"load: {name!r} has flags {p.flags & MUST:#x}, unknown here; install a version that has them")
-    if p.flags & DELTA:
+    if flags & DELTA & ~p.flags:
+        raise Malformed(f"load: {name!r} is a network of its own; give a file that diff wrote")
+    if p.flags & DELTA & ~flags:
         raise Unsupported(f"load: {name!r} holds only what differs from another file; give it together with that one")
     for what, value, most in (
         ("a network header", p.network, MOST_HEADER),
@@ -319,17 +339,3 @@ def decoded(data: bytes, length: int, where: str, before: bytes = b"") -> bytes:
         return parts.decode_text(Part(data[0], data[1:]), length, before)
     except ValueError as error:
         raise bad(f"{where}: {error}") from None
-
-
-def described(reader: Reader) -> dict[str, Any]:
-    """What a file says of itself before anything is read from its segments."""
-    p = reader.prelude
-    return {
-        "version": f"{p.major}.{p.minor}",
-        "identity": reader.identity.hex(),
-        "layers": p.layers,
-        "header_bytes": p.headers,
-        "file_bytes": p.total,
-        "missing_bytes": reader.missing,
-        "policy": reader.network["policy"],
-    }

@@ -186,6 +186,7 @@ def contents(reader: Reader, floors: Mapping[str, int], most: int = MOST) -> Con
             seen.add(entry.name)
     size = sum(size_of(p) for _, _, params in activations.values() for p in params.values())
     size += sum(decoded_bytes(entry) for layer in layers for entry in layer.entries)
+    size = max(size, reader.total - reader.prelude.headers)  # nobody needs a file that is longer than what it holds
     if size > most:
         text = f"load: {reader.name!r} takes {size} bytes decoded, must be at most {most}"
         raise Malformed(f"{text}; give a larger most= if you trust it")

@@ -55,18 +55,26 @@ class Wish:
         return planes_wanted(entry.name, entry.format, self.bits if named else 1, self.floors)
 
 
-def from_reader(reader: Reader, bits: Bits = None, *, most: int = MOST, stay: bool = False, recover: bool = False) -> Graph:
+def from_reader(
+    reader: Reader,
+    bits: Bits = None,
+    *,
+    most: int = MOST,
+    whole: bool = False,
+    stay: bool = False,
+    recover: bool = False,
+) -> Graph:
     """The network of an open file, its nested weights narrowed to `bits`, or to what there is.
 
-    most: bytes that all decoded tensors may take. stay: codes are checked and stay in the file, which is read again whenever
-    they are asked for. recover: a damaged segment is as good as a missing one.
+    most: bytes that all decoded tensors may take. whole: ask the source for all of the file first. stay: codes are checked and
+    stay in the file, which is read again whenever they are asked for. recover: a damaged segment is as good as a missing one.
     """
     meta = reader.network["meta"]
     wish = Wish.of(bits, meta)
     there = contents(reader, wish.floors, most)
     reader.require(furthest(reader, there.layers, wish, least=True))
-    if bits is not None:
-        reader.fetch(furthest(reader, there.layers, wish))
+    if whole or bits is not None:
+        reader.fetch(reader.total if whole else furthest(reader, there.layers, wish))
     bodies = segments(reader, there.layers, wish, recover)
     constants: dict[str, Constant] = {}
     for k, layer in enumerate(there.layers):
