@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bitladder import file, native
+from bitladder.file import delta
 from bitladder.model import Model
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -62,6 +63,13 @@ def test_the_core_computes_the_same(name, make):
         for bits in range(1, 9):
             out = model.at(bits)(make.inputs(model.whole))
             assert same(name, np.asarray(out), want[f"{model.whole.outputs[0]} at {bits}"])
+
+
+def test_golden_deltas_make_what_they_did(make, tmp_path):
+    """A file and what changed in it give the changed file, to the byte."""
+    for name, base in make.DELTAS.items():
+        delta.patch(GOLDEN / f"{base}.ladder", GOLDEN / f"{name}.delta", tmp_path / "made")
+        assert (tmp_path / "made").read_bytes() == (GOLDEN / f"{name}.ladder").read_bytes()
 
 
 def test_no_golden_file_is_forgotten(make):

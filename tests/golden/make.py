@@ -22,6 +22,7 @@ from networks import odd_graph  # noqa: E402
 from bench.robust.subjects import chain, small  # noqa: E402
 from bitladder import file  # noqa: E402
 from bitladder.codec.parts import CODERS  # noqa: E402
+from bitladder.file import delta  # noqa: E402
 from bitladder.file.writing import to_file  # noqa: E402
 from bitladder.formats import QTensor, parse  # noqa: E402
 from bitladder.ir.graph import Graph  # noqa: E402
@@ -31,6 +32,7 @@ UNIFORM = ("int8", "int5/tensor", "uint4", "fixed6", "fixed8/tensor", "q2.5", "t
 FLOATS = ("int4/3", "float")  # weights whose sums are floats: answers are near, not the same
 NESTED = ("nested8", "nested6:tree", "nested5:sign", "nested4/tensor", "nested1")
 LATER = ("codebook4", "codebook3/tensor", "log4", "product4x16")  # written once there are such formats
+DELTAS = {"changed": "plane-best"}  # files that also are the difference against another one
 MOST = 6000
 
 
@@ -57,6 +59,7 @@ def bytes_of(graph: Graph, coder: str, order: str = "plane", **options: int) -> 
 def wanted() -> dict[str, Callable[[], bytes]]:
     """What makes each golden file."""
     nested = small(formats=("nested8", "nested6:tree", "nested5:sign"), least=3)
+    changed = nested.with_(constants={**nested.constants, "b3": nested.constants["b3"] * np.float32(1.5)})  # type: ignore[operator]
     out: dict[str, Callable[[], bytes]] = {
         f"{order}-{coder}": lambda order=order, coder=coder: bytes_of(nested, coder, order)  # type: ignore[misc]
         for order, coder in (("plane", "best"), ("plane", "raw"), ("layer", "fast"), ("importance", "best"))
@@ -64,6 +67,7 @@ def wanted() -> dict[str, Callable[[], bytes]]:
     for coder in CODERS:
         out[f"uniform-{coder}"] = lambda coder=coder: bytes_of(chain(UNIFORM), coder)  # type: ignore[misc]
         out[f"nested-{coder}"] = lambda coder=coder: bytes_of(chain(NESTED), coder)  # type: ignore[misc]
+    out["changed"] = lambda: bytes_of(changed, "best")
     out["tiles"] = lambda: bytes_of(chain(("nested3", "int4"), seed=1), "best", tile=24)
     out["floats"] = lambda: bytes_of(chain(FLOATS, seed=3), "best")
     out["odd"] = lambda: bytes_of(odd_graph(), "best")
@@ -98,6 +102,10 @@ def main() -> None:
         if name != "odd":  # which is not for running
             np.savez_compressed(HERE / f"{name}.npz", **answers(file.load(data)))
         print(f"{name}: {len(data)} bytes")
+    for name, base in DELTAS.items():
+        if not (path := HERE / f"{name}.delta").exists() or "--anew" in sys.argv:
+            delta.diff(HERE / f"{base}.ladder", HERE / f"{name}.ladder", path)
+            print(f"{path.name}: {path.stat().st_size} bytes")
     notes.write_text(json.dumps(said, indent=1, sort_keys=True) + "\n")
 
 
