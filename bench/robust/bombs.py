@@ -17,7 +17,7 @@ from typing import Any
 from bench.robust.count import Count, counted, tell_count
 from bench.robust.fields import bodies, with_fields
 from bench.robust.subjects import chain
-from bitladder import file
+from bitladder import file, native
 from bitladder.codec.parts import BEST
 from bitladder.errors import Malformed, Unsupported
 from bitladder.file.container import PRELUDE, Reader, seal, texts
@@ -187,8 +187,8 @@ def resident(key: str) -> int:
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith(key))
 
 
-def tried(data: bytes) -> tuple[str | None, float, float]:
-    """What is wrong with how a bomb is refused; milliseconds it took, and MiB that memory grew by at most."""
+def tried(data: bytes, read: Callable[[bytes], object]) -> tuple[str | None, float, float]:
+    """What is wrong with how a reader refuses a bomb; milliseconds it took, and MiB that memory grew by at most."""
     address = next(int(n) for n in Path("/proc/self/statm").read_text().split()) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (address + ROOM, address + ROOM))
     Path("/proc/self/clear_refs").write_text("5")  # forget the most there was
@@ -197,7 +197,7 @@ def tried(data: bytes) -> tuple[str | None, float, float]:
     for _ in range(TIMES):
         began = time.perf_counter()
         try:
-            file.load(data)
+            read(data)
         except (Malformed, Unsupported):
             wrong = None
         except Exception as error:
@@ -211,15 +211,15 @@ def tried(data: bytes) -> tuple[str | None, float, float]:
     return wrong, ms, mib
 
 
-def in_child(data: bytes) -> tuple[str | None, float, float]:
+def in_child(data: bytes, read: Callable[[bytes], object]) -> tuple[str | None, float, float]:
     """The same, in a child that ends with it."""
-    read, write = os.pipe()
+    source, sink = os.pipe()
     child = os.fork()
     if child == 0:
-        os.write(write, json.dumps(tried(data)).encode())
+        os.write(sink, json.dumps(tried(data, read)).encode())
         os._exit(0)
-    os.close(write)
-    with open(read, "rb") as pipe:
+    os.close(sink)
+    with open(source, "rb") as pipe:
         told = pipe.read()
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     wrong, ms, mib = json.loads(told) if status == 0 else (f"ended the process with status {status}", 0.0, 0.0)
@@ -227,12 +227,15 @@ def in_child(data: bytes) -> tuple[str | None, float, float]:
 
 
 def trials(arguments: Sequence[str]) -> Count:
-    """Every bomb."""
+    """Every bomb, by each reader."""
+    readers: dict[str, Callable[[bytes], object]] = {"": file.load}
+    if native.core is not None:
+        readers[" (compiled)"] = native.core.unsupported
     found = []
     for name, make in BOMBS.items():
         data = make()
         assert len(data) <= MOST_FILE, f"{name} has {len(data)} bytes"
-        found.append((name, *in_child(data)))
+        found += [(f"{name}{which}", *in_child(data, read)) for which, read in readers.items()]
     values = {"bombs_ms": max(ms for _, _, ms, _ in found), "bombs_mib": max(mib for *_, mib in found)}
     note = f"at most {values['bombs_ms']:.2g} ms and {values['bombs_mib']:.2g} MiB"
     return Count.of((wrong and f"{name}: {wrong}" for name, wrong, _, _ in found), note, values)

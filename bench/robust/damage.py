@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from bench.robust.count import ROOT, Count, counted, tell_count
 from bench.robust.subjects import alike
-from bitladder import file
+from bitladder import file, native
 from bitladder.errors import Malformed, Truncated, Unsupported
 from bitladder.file.container import PRELUDE, Reader
 from bitladder.file.contents import contents
@@ -34,21 +34,43 @@ def golden(names: Iterable[str] = THREE) -> dict[str, bytes]:
 
 
 def outcome(data: bytes) -> tuple[Graph | None, str | None]:
-    """The network of some bytes, None if they are refused; and what is wrong with how they were."""
-    began = time.process_time()
+    """The network of some bytes, None if they are refused; and what is wrong with how the two readers take or refuse them."""
+    began, graph, refusal = time.process_time(), None, None
     try:
         graph = file.load(data)
     except (Malformed, Unsupported) as error:
-        text = str(error)
-        if not text.startswith("load: ") or "\n" in text:
-            return None, f"an error that is not clear: {text[:200]!r}"
-        if isinstance(error, Truncated) and error.needed <= len(data):
-            return None, f"{error.needed} bytes are needed, and {len(data)} are there"
-        graph = None
+        refusal = error
     except Exception as error:
         return None, f"{type(error).__name__}: {str(error)[:200]}"
     took = time.process_time() - began
-    return graph, f"took {took:.1f} s" if took > SLOW else None
+    if took > SLOW:
+        return graph, f"took {took:.1f} s"
+    return graph, unclear(refusal, data) or unlike(refusal, data)
+
+
+def unclear(refusal: ValueError | None, data: bytes) -> str | None:
+    """What is wrong with an error of a reader."""
+    if refusal is None:
+        return None
+    text = str(refusal)
+    if not text.startswith("load: ") or "\n" in text:
+        return f"an error that is not clear: {text[:200]!r}"
+    if isinstance(refusal, Truncated) and refusal.needed <= len(data):
+        return f"{refusal.needed} bytes are needed, and {len(data)} are there"
+    return None
+
+
+def unlike(refusal: ValueError | None, data: bytes) -> str | None:
+    """In what the compiled reader, if there is one, differs from the definition, which refused the bytes so or took them."""
+    if native.core is None:
+        return None
+    other: ValueError | None = None
+    try:
+        native.core.unsupported(data)
+    except (Malformed, Unsupported) as error:
+        other = error
+    same = type(other) is type(refusal) and getattr(other, "needed", 0) == getattr(refusal, "needed", 0)
+    return unclear(other, data) if same else f"the readers differ: {str(refusal)[:120]!r}, compiled {str(other)[:120]!r}"
 
 
 # ------------------------------------------------------------------------------------------------ flips and extensions

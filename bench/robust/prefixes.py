@@ -25,9 +25,11 @@ from bitladder.file.source import of_bytes
 from bitladder.file.writing import to_file
 from bitladder.formats import QTensor
 from bitladder.ir.graph import Graph
+from bitladder.model import Model
 
 MARGIN = 0.5  # points
-QUICK = 1000  # test images
+QUICK, TEST = 1000, 10_000  # test images
+BATCH = 100
 SURE = 3.0902  # standard deviations that chance goes beyond once in a thousand, on one side
 
 Judge = Callable[[Graph], np.ndarray]  # which images a network gets right
@@ -158,7 +160,6 @@ def digits() -> tuple[bytes, Judge, Judge]:
 def importance(whole: Graph, samples: dict[str, np.ndarray]) -> bytes:
     """The file of a network, its planes in order of what they are worth on some samples."""
     from bitladder.assign.gains import OCTAVE, gains
-    from bitladder.model import Model
 
     model = Model(whole)
     worth = {}
@@ -193,20 +194,22 @@ def resnet_borders(options: Options) -> Count:
 
     from bench import cifar
     from bench.nested import nested_graph
-    from bench.subject import about, evenly, subject
+    from bench.subject import about, subject
     from bench.work import Work, digest
-    from bitladder.convert.evaluate import Evaluator
 
     torch.set_num_threads(options.threads)
-    images = cifar.load(options.data)
-    test = evenly(images.test, QUICK if options.quick else len(images.test))
-    whole = nested_graph(subject(options, 20, images.draws[0]), "midrise")
-    data = importance(whole, {whole.inputs[0].name: images.draws[0].images[:64]})
-    work, runner = Work.of("robustness", about(options, test), digest([data])), Evaluator(whole, test.images, memory=0)
+    calib, test = cifar.some(options.data, QUICK if options.quick else TEST)
+    whole = nested_graph(subject(options, 20, calib), "midrise")
+    data = importance(whole, {whole.inputs[0].name: calib.images[:64]})
+    work, model = Work.of("robustness", about(options, test), digest([data])), Model(whole)
+
+    def hits(planes: dict[str, int]) -> np.ndarray:
+        parts = [model.at(planes)(test.images[at : at + BATCH]).argmax(1) for at in range(0, len(test), BATCH)]
+        return np.concatenate(parts) == test.labels
 
     def judge(graph: Graph) -> np.ndarray:
         planes = {k: c.format.bits for k, c in graph.constants.items() if isinstance(c, QTensor)}
-        return work(repr(planes), lambda: runner.outputs(graph).argmax(1) == test.labels).value
+        return work(repr(planes), lambda: hits(planes)).value
 
     found = of_borders("resnet20", judged(data, judge))
     work.done()
