@@ -71,8 +71,8 @@ def wanted() -> dict[str, Callable[[], bytes]]:
     out["tiles"] = lambda: bytes_of(chain(("nested3", "int4"), seed=1), "best", tile=24)
     out["floats"] = lambda: bytes_of(chain(FLOATS, seed=3), "best")
     out["odd"] = lambda: bytes_of(odd_graph(), "best")
-    if later := [text for text in LATER if known(text)]:
-        out["later"] = lambda: bytes_of(chain(later, seed=2), "best")
+    for text in filter(known, LATER):
+        out[f"format-{text.replace('/', '-')}"] = lambda text=text: bytes_of(chain((text, "int8"), seed=2), "best")  # type: ignore[misc]
     return out
 
 
