@@ -1,7 +1,7 @@
 """Fuzzing with coverage, and files mutated by their structure that both readers must take or refuse alike.
 
-The harness is csrc/fuzz/file.cc; it is built here if there is clang (with scalar kernels only: minutes), and its seeds are the
-golden files. A finding is kept in the working folder, and its path is told.
+The harness is csrc/fuzz/file.cc; it is built here if there is clang (with scalar kernels only: minutes), and its seeds are
+small networks in every format (csrc/fuzz/seeds.py) and the golden files. A finding is kept in the working folder, its path told.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from pathlib import Path
 from bench import work
 from bench.options import tell
 from bench.robust.count import ROOT, Count
+from bench.robust.damage import GOLDEN
 
 FOLDER = work.FOLDER / "fuzz"
 SANITIZE = "fuzzer-no-link,address,undefined"
-LIMITS = ("-rss_limit_mb=2048", "-malloc_limit_mb=1024", "-timeout=10", "-max_len=65536")
+LIMITS = ("-rss_limit_mb=2048", "-malloc_limit_mb=1024", "-timeout=10", "-max_len=16384")
 MUTATE = "test_both_readers_refuse_the_same_files"
 CLANGS = ("clang", "clang-19", "clang-18", "clang-17", "clang-16", "clang-15", "clang-14")
 
@@ -51,18 +52,13 @@ def fuzz(seconds: int, past: int) -> Count | None:
     program = harness()
     if program is None:
         return None
-    corpus, found = FOLDER / "corpus", FOLDER / "findings"
+    corpus, found, seeds = (FOLDER / name for name in ("corpus", "findings", "seeds"))
     for folder in (corpus, found):
         folder.mkdir(parents=True, exist_ok=True)
-    seeds = ROOT / "tests" / "golden"
-    words = [
-        str(program),
-        str(corpus),
-        str(seeds),
-        f"-artifact_prefix={found}/",
-        f"-max_total_time={seconds}",
-        f"-seed={past % 2**31 + 1}",
-    ]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / name) for name in ("src", "tests"))}
+    subprocess.run([sys.executable, str(ROOT / "csrc" / "fuzz" / "seeds.py"), str(seeds)], env=env, check=True)
+    folders = [str(folder) for folder in (corpus, seeds, GOLDEN)]
+    words = [str(program), *folders, f"-artifact_prefix={found}/", f"-max_total_time={seconds}", f"-seed={past % 2**31 + 1}"]
     done = subprocess.run([*words, *LIMITS, "-print_final_stats=1"], capture_output=True, text=True, errors="replace")
     return said(done.returncode, done.stderr)
 
