@@ -1,7 +1,7 @@
 """Fuzzing with coverage, and files mutated by their structure that both readers must take or refuse alike.
 
-The harness is csrc/fuzz/file.cc; it is built here if there is clang (with scalar kernels only: minutes), and its seeds are
-small networks in every format (csrc/fuzz/seeds.py) and the golden files. A finding is kept in the working folder, its path told.
+The harness is csrc/fuzz/file.cc; it is built here if there is clang (with scalar kernels only: minutes). Its seeds are small
+networks in every format (csrc/fuzz/seeds.py) and the golden files. A finding is kept in the working folder, and its path told.
 """
 
 from __future__ import annotations
