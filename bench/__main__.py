@@ -17,8 +17,9 @@ BENCHES = {
     "nested": "bench.nested",
     "kernels": "bench.kernels",
     "networks": "bench.networks",
+    "robustness": "bench.robustness",
 }
-LATER = ("codec", "training", "exchange", "robustness")
+LATER = ("codec", "training", "exchange")
 
 
 def parser() -> argparse.ArgumentParser:
