@@ -14,6 +14,7 @@ does not mind much get coarse steps; codes far below the format's largest are th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ DIVERGENCE = 0.01  # nats, or share of the outputs' power, that all weights toge
 MIND = 0.1  # share of the mean importance added to every output: moments of few samples are not all there is
 SWEEPS = 2  # times that every code is chosen again
 DIGITS = 5  # binary digits of a scale
+HEADER = 24  # about how many bytes of a coded file are for one node
 GAIN = 0.25  # a scale moves by at most this share to keep its channel's gain
 
 
@@ -39,6 +41,11 @@ class Rate:
     minds: Mapping[str, Importance]
     weights: int  # how many share the divergence
     divergence: float = DIVERGENCE
+
+    @classmethod
+    def of(cls, graph: Graph, minds: Mapping[str, Importance]) -> Rate:
+        """The usual divergence for all weights that something is known of."""
+        return cls(minds, sum(w.size for name in minds if isinstance(w := graph.constants[name], np.ndarray)))
 
     @property
     def share(self) -> float:
@@ -80,8 +87,8 @@ def step_of(share: float, curvature: np.ndarray) -> np.ndarray:
 def layer(w: np.ndarray, minds: np.ndarray, gram: np.ndarray, share: float, fmt: Format) -> tuple[np.ndarray, np.ndarray]:
     """Codes (outputs, inputs) and scales (outputs,) of one group; outputs and inputs that count most are rounded first."""
     outputs, inputs = (np.argsort(-np.diag(m), kind="stable") for m in (minds, gram))
-    w, minds, gram = w[np.ix_(outputs, inputs)], damped(minds, damp=MIND)[np.ix_(outputs, outputs)], gram[np.ix_(inputs, inputs)]
-    gram = damped(gram)
+    minds, gram = damped(minds, damp=MIND)[np.ix_(outputs, outputs)], damped(gram)[np.ix_(inputs, inputs)]
+    w = w[np.ix_(outputs, inputs)]
     (rows, mind), (columns, energy) = factors(minds), factors(gram)
     low, high = fmt.span()
     step = step_of(share, mind * np.exp(np.log(energy).mean()))
@@ -146,3 +153,20 @@ def gain(w: np.ndarray, value: np.ndarray, gram: np.ndarray) -> np.ndarray:
     true = w @ gram
     common, whole = (true * value).sum(1), (true * w).sum(1)
     return np.where(common > 0, whole / np.where(common > 0, common, 1), 1).clip(1 - GAIN, 1 + GAIN)
+
+
+def coded(graph: Graph, what: str) -> float:
+    """About how many bytes a network has once its codes are coded; or, for "avg_bits", the bits of a coded weight."""
+    weights = [c for name, _ in graph.weights() if isinstance(c := graph.constants[name], QTensor)]
+    bits = sum(entropy(c.codes) for c in weights)
+    if what == "avg_bits":
+        return bits / max(sum(math.prod(c.shape) for c in weights), 1)
+    numbers = [c for c in graph.constants.values() if isinstance(c, np.ndarray)]
+    numbers += [p for c in weights for p in c.encoding.params.values()]
+    return bits / 8 + sum(entropy(n) / 8 + np.unique(n).nbytes for n in numbers) + HEADER * len(graph.nodes)
+
+
+def entropy(values: np.ndarray) -> float:
+    """Bits of an array if each of its numbers costs what its frequency says."""
+    _, counts = np.unique(values, return_counts=True)
+    return float((counts * np.log2(counts.sum() / counts)).sum())
