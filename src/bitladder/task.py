@@ -12,7 +12,7 @@ import numpy as np
 
 from bitladder.assign.classes import MODES, floors, heads, searchable
 from bitladder.assign.criteria import CRITERIA, Order, low_steps
-from bitladder.assign.edge import edge
+from bitladder.assign.edge import edge, meet
 from bitladder.assign.journal import Journal
 from bitladder.assign.score import runner
 from bitladder.assign.search import SEARCHES, SLACK, Choice, also
@@ -20,7 +20,7 @@ from bitladder.errors import require
 from bitladder.formats import Format, Nested
 from bitladder.ir.graph import Graph
 from bitladder.model import Model, by_plan, packed_bytes
-from bitladder.ptq.rate import DIVERGENCE, coded
+from bitladder.ptq.rate import coded
 from bitladder.ptq.workbench import Batches, Workbench
 from bitladder.stats.differences import NORMALIZATIONS, STATISTICS
 
@@ -252,21 +252,23 @@ class Task:
             self.bench = benches.setdefault(divergence, self.bench.at_divergence(divergence))
             return self.network({})
 
-        divergence, met = getattr(self.bench.rate, "divergence", DIVERGENCE), True
+        assert self.bench.rate is not None
+        divergence, weights, met = self.bench.rate.divergence, self.bench.rate.weights, True
         if goal.budget is not None:
             what, limit = target(goal.budget)
-            most, least = edge(lambda d: coded(network(d), what) > limit, divergence)
-            divergence, met = least or most or divergence, least is not None
+            slope = 0.5 if what == "avg_bits" else weights / 16  # half a bit a weight
+            found = meet(lambda d: coded(network(d), what), limit, divergence, slope)
+            divergence, met = found or max(benches), found is not None
         elif self.score is not None and goal.max_drop is not None:
             said["float"] = plain = self.scored(self.bench.plain)
             allowed = goal.max_drop + SLACK
             most, least = edge(lambda d: plain - self.scored(network(d)) <= allowed, divergence)
             divergence, met = most or least or divergence, most is not None
         graph = network(divergence)
-        if self.score is not None:
-            said["score"] = self.scored(graph)
-        said |= {"rounding": "rate", "divergence": divergence, "evaluations": len(benches), "coded": coded(graph, "bytes")}
-        self.notes.append(f"about {said['coded']:.6g} bytes once coded, {coded(graph, 'avg_bits'):.3g} bits a weight")
+        size, bits = coded(graph, "bytes"), coded(graph, "avg_bits")
+        self.notes.append(f"about {size:.6g} bytes once coded, {bits:.3g} bits a weight")
+        said |= {"score": self.scored(graph)} if self.score else {}
+        said |= {"rounding": self.bench.rate.name, "divergence": divergence, "evaluations": len(benches), "coded": size}
         return Outcome({}, self.told(None, None, met) | {"max_drop": goal.max_drop, "budget": goal.budget} | said)
 
     def measured_loss(self, names: Sequence[str]) -> float:

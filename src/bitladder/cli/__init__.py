@@ -90,7 +90,7 @@ COMMANDS: dict[str, tuple[str, list[tuple[tuple[str, ...], dict]]]] = {
             (("--align",), {"metavar": "MODE", "help": "fixed-point channels: weights or sums (default: weights)"}),
             (
                 ("--rounding",),
-                {"metavar": "NAME", "help": "nearest, feedback or rate, for short codes (default: by effort)"},
+                {"metavar": "NAME", "help": "nearest, feedback, rate or trellis (default: by effort)"},
             ),
             (("--meta",), {"metavar": "FILE.json", "help": "class labels, normalisation, layout, to keep in the file"}),
             (("--budget",), {"metavar": "SIZE", "help": "0.5MB or avg_bits=4; coded ones with --rounding rate"}),

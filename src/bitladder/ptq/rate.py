@@ -47,9 +47,15 @@ class Rate:
     dependent: bool = False  # codes are paths through the trellis of `ptq.trellis`
 
     @classmethod
-    def of(cls, graph: Graph, minds: Mapping[str, Importance]) -> Rate:
+    def of(cls, graph: Graph, minds: Mapping[str, Importance], *, dependent: bool = False) -> Rate:
         """The usual divergence for all weights that something is known of."""
-        return cls(minds, sum(w.size for name in minds if isinstance(w := graph.constants[name], np.ndarray)))
+        weights = sum(w.size for name in minds if isinstance(w := graph.constants[name], np.ndarray))
+        return cls(minds, weights, dependent=dependent)
+
+    @property
+    def name(self) -> str:
+        """What users call it."""
+        return "trellis" if self.dependent else "rate"
 
     @property
     def share(self) -> float:
