@@ -7,9 +7,9 @@ couples the inputs of a channel and also the channels of a layer. So errors are 
 outputs that are still to be rounded: with S = A C A' and G = B D B' (A and B unit upper triangular, C and D diagonal) the
 cost is the sum of C D times the square of A' E B, entry by entry, and each code is the one that makes its own entry least.
 
-Three things were measured and left out. Zeros that are favoured for being cheap shrink the weights; so do scales of least
-error; and what shrinks in every layer adds up. Scales are instead such that outputs keep their gain. Channels that the loss
-does not mind much get coarse steps; codes far below the format's largest are the rule.
+Two things were measured and left out. Zeros that are favoured for being cheap shrink the weights, and what shrinks in every
+layer adds up; so do scales of least error. Channels that the loss does not mind much get coarse steps: codes far below the
+format's largest are the rule.
 """
 
 from __future__ import annotations
@@ -30,11 +30,10 @@ from bitladder.ptq.trellis import Walk, levels
 DIVERGENCE = 0.01  # nats, or share of the outputs' power, that all weights together may cost, where nothing else is asked
 MIND = 0.1  # share of the mean importance added to every output: moments of few samples are not all there is
 SWEEPS = 2  # times that every code is chosen again
-DIGITS = 5  # binary digits of a scale
+DIGITS = 3  # binary digits of a scale
 HEADER = 24  # about how many bytes of a coded file are for one node
 FINER = 0.55  # steps of a trellis by steps without, at equal error
 PRICE = 0.4  # of a bit by the share of a weight, on a trellis; twice the logarithm of two would be the slope at high rates
-GAIN = 0.25  # a scale moves by at most this share to keep its channel's gain
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def layer(
     (rows, mind), (columns, energy) = factors(minds), factors(gram)
     low, high = fmt.span()
     step = step_of(share, mind * np.exp(np.log(energy).mean())) * (FINER if dependent else 1)
-    step = short(np.maximum(step, np.abs(w).max(1) / high))
+    step = np.maximum(short(step), short(np.abs(w).max(1) / high, up=True))
     if dependent:
         walk = Walk(w, step, rows, mind, share * PRICE, high)
         walk.feed(columns, energy)
@@ -116,8 +115,7 @@ def layer(
     else:
         found = settle(w, feed(w, step, rows, columns, low, high), step, minds, gram, low, high)
     codes, scale = np.empty_like(found), np.empty_like(step)
-    codes[np.ix_(outputs, inputs)] = found
-    scale[outputs] = short(step * gain(w, found * step[:, None], gram))
+    codes[np.ix_(outputs, inputs)], scale[outputs] = found, step
     return codes, scale
 
 
@@ -127,14 +125,14 @@ def factors(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return lower / np.diag(lower), np.diag(lower) ** 2
 
 
-def short(scale: np.ndarray) -> np.ndarray:
-    """Scales with few binary digits.
+def short(scale: np.ndarray, up: bool = False) -> np.ndarray:
+    """Scales with few binary digits; `up`: none below what it was.
 
-    >>> short(np.array([0.1, 3.0]))
-    array([0.1015625, 3.       ])
+    >>> short(np.array([0.1, 3.0, 3.3])), short(np.array([3.3]), up=True)
+    (array([0.09375, 3.     , 3.5    ]), array([3.5]))
     """
     fraction, exponent = np.frexp(scale)
-    return np.asarray(np.ldexp(np.round(fraction * 2**DIGITS) / 2**DIGITS, exponent), np.float64)
+    return np.asarray(np.ldexp((np.ceil if up else np.round)(fraction * 2**DIGITS) / 2**DIGITS, exponent), np.float64)
 
 
 def feed(w: np.ndarray, step: np.ndarray, rows: np.ndarray, columns: np.ndarray, low: int, high: int) -> np.ndarray:
@@ -167,13 +165,6 @@ def settle(
             if moves.any():
                 pull -= np.outer(minds @ moves, gram[k])
     return codes
-
-
-def gain(w: np.ndarray, value: np.ndarray, gram: np.ndarray) -> np.ndarray:
-    """What each output must be multiplied by so that what it has in common with the true output has the true size."""
-    true = w @ gram
-    common, whole = (true * value).sum(1), (true * w).sum(1)
-    return np.where(common > 0, whole / np.where(common > 0, common, 1), 1).clip(1 - GAIN, 1 + GAIN)
 
 
 def coded(graph: Graph, what: str) -> float:
