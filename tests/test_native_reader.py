@@ -25,7 +25,7 @@ from bitladder.ir.graph import Graph, Node, PerWidth, Value
 from bitladder.ir.ops import OPS
 
 CSRC = Path(__file__).parents[1] / "csrc"
-READER = (*sorted((CSRC / "file").glob("*.cc")), *sorted((CSRC / "graph").glob("*.cc")))
+READER = (*sorted((CSRC / "codec").glob("*.cc")), *sorted((CSRC / "file").glob("*.cc")), *sorted((CSRC / "graph").glob("*.cc")))
 STATUS = {Malformed: 1, Truncated: 2, Unsupported: 3}
 
 

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <new>
 
-#include "codes.h"
+#include "codec/dense.h"
 #include "container.h"
 #include "fields.h"
 #include "file_graph.h"

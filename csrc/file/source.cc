@@ -4,7 +4,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "codes.h"
+#include "codec/dense.h"
 #include "fields.h"
 #include "format.h"
 

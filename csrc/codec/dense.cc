@@ -1,4 +1,4 @@
-#include "codes.h"
+#include "dense.h"
 
 #include <cstring>
 
