@@ -17,8 +17,9 @@ BENCHES = {
     "nested": "bench.nested",
     "kernels": "bench.kernels",
     "networks": "bench.networks",
+    "codec": "bench.codec",
 }
-LATER = ("codec", "training", "exchange", "robustness")
+LATER = ("training", "exchange", "robustness")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -30,6 +30,7 @@ HERE = Path(__file__).parent / "peers"
 REQUIREMENTS, DRIVER = HERE / "nncodec.txt", HERE / "drive_nncodec.py"
 MOST_SECONDS = 20 * 60  # for any one command
 REPEATS = 3
+SPEED_QP = -24  # the setting whose times are compared
 BN_EPS = 1e-5
 
 Arrays = Mapping[str, np.ndarray]
@@ -83,11 +84,21 @@ def interpreter() -> Path:
     return python
 
 
+def version() -> dict[str, str]:
+    """Its version, as versions of packages are reported; nothing if it could not be had."""
+    try:
+        interpreter()
+    except Unavailable:
+        return {}
+    pins = dict(line.split("==") for line in REQUIREMENTS.read_text().split() if "==" in line)
+    return {"nncodec": pins["nncodec"]}
+
+
 def code(weights: Arrays, settings: Settings, blocks: Mapping[str, Any] | None = None, repeats: int = REPEATS) -> Coded:
     """A dictionary of float32 arrays coded and decoded with `settings` of its `compress`."""
     with tempfile.TemporaryDirectory() as name:
         given, out = Path(name) / "weights.npz", Path(name) / "decoded.npz"
-        np.savez(given, **{k: np.asarray(w, np.float32) for k, w in weights.items()})
+        np.savez(given, **{k: np.asarray(w, np.float32) for k, w in weights.items()})  # type: ignore[arg-type]
         job = {"weights": str(given), "out": str(out), "blocks": blocks, "settings": dict(settings), "repeats": repeats}
         found = json.loads(run([interpreter(), DRIVER], "coding", json.dumps(job), Path(name)))
         with np.load(out) as kept:
@@ -106,8 +117,8 @@ def settings() -> dict[str, dict[str, Any]]:
     quantizes for rate and distortion (`lambda_scale`). Its codebooks fall back to uniform steps on these networks; sparsity,
     coarser folded biases and folding into the weights lose far more than they save; `lsa` and `fine_tune` are training.
     """
-    folded = {"bnf": True, "nonweight_qp": -45}
-    families = {
+    folded: dict[str, Any] = {"bnf": True, "nonweight_qp": -45}
+    families: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
         "dq": ({"use_dq": True}, (-28, -24, -20, -16)),
         "no dq": ({"use_dq": False}, (-28, -24, -20, -16)),
         "dq, folded": ({"use_dq": True, **folded}, (-30, -28, -27, -26, -25, -24, -23, -22, -21, -20, -18)),
@@ -124,8 +135,8 @@ BN = {"weight": "bn.gamma", "bias": "bn.beta", "running_mean": "bn.mean", "runni
 
 
 def stored(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The arrays of a torch state that a network needs to run: all but the counters of batches."""
-    return {name: np.asarray(w) for name, w in state.items() if not name.endswith("num_batches_tracked")}
+    """Copies of the arrays of a torch state that a network needs to run: all but the counters of batches."""
+    return {name: np.asarray(w).copy() for name, w in state.items() if not name.endswith("num_batches_tracked")}
 
 
 def blocks(state: Arrays) -> dict[str, dict[str, str]]:
