@@ -18,7 +18,7 @@ from bitladder.ir.rewrite import simplify
 
 QPS = (-28, -24, -20)
 PLANS: dict[str, Format] = {"int4": Int(4), "int8": Int(8), "nested8": Nested(8, matter={8: 1.0})}
-TOKENS = 128
+TOKENS, PASSAGES = 128, {True: 16, False: 64}
 
 
 @dataclass
@@ -29,9 +29,10 @@ class Measured:
     header: float | None = None
 
 
-def matrices() -> dict[str, np.ndarray]:
-    """The weights that are quantized."""
-    return {n: np.asarray(w) for n, w in minilm.load().state_dict().items() if w.ndim > 1 and w.is_floating_point()}
+def matrices(quick: bool) -> dict[str, np.ndarray]:
+    """The weights that are quantized; quick: without the embedding of words, which is half of them."""
+    given = {n: np.asarray(w) for n, w in minilm.load().state_dict().items() if w.ndim > 1 and w.is_floating_point()}
+    return {n: w for n, w in given.items() if not (quick and n.startswith("words"))}
 
 
 def similarity(arrays: Mapping[str, np.ndarray], count: int) -> float:
@@ -44,25 +45,25 @@ def similarity(arrays: Mapping[str, np.ndarray], count: int) -> float:
         return float((wanted * net(ids, mask)).sum(1).mean())
 
 
-def ours(passages: int) -> Iterator[tuple[str, dict[str, Codes], dict[str, Speed], float]]:
+def ours(quick: bool) -> Iterator[tuple[str, dict[str, Codes], dict[str, Speed], float]]:
     """By plan: the codes nearest to the weights, coded, and how near the embeddings are to those in float."""
-    weights = matrices()
+    weights = matrices(quick)
     for name, fmt in PLANS.items():
         tell(f"minilm: {name}")
         tensors = coded.rounded(weights, fmt)
         codes = {n: coded.codes_of(t) for n, t in tensors.items()}
-        yield name, codes, coded.speeds(codes), similarity({n: t.decode() for n, t in tensors.items()}, passages)
+        yield name, codes, coded.speeds(codes), similarity({n: t.decode() for n, t in tensors.items()}, PASSAGES[quick])
 
 
-def peer(qp: int, passages: int) -> list[Row]:
-    """NNCodec on the same network: bits a weight of the whole stream, seconds, cosine."""
+def peer(qp: int, quick: bool) -> list[Row]:
+    """NNCodec on the same matrices: bits a weight of the stream, seconds, cosine."""
     tell(f"minilm: NNCodec at qp {qp}")
-    state = {n: w for n, w in nncodec.stored(minilm.load().state_dict()).items() if w.dtype == np.float32}
-    count = sum(w.size for w in state.values() if w.ndim > 1)
-    made = nncodec.code(state, {"use_dq": True, "qp": qp}, repeats=1)
+    weights = matrices(quick)
+    count = sum(w.size for w in weights.values())
+    made = nncodec.code(weights, {"use_dq": True, "qp": qp}, repeats=1)
     found = {
         "bits a weight": 8 * made.bytes / count,
-        "cosine to float": similarity(made.weights, passages),
+        "cosine to float": similarity(made.weights, PASSAGES[quick]),
         "encode, s": made.encode,
         "decode, s": made.decode,
         "decode, million weights a second": count / made.decode / 1e6,
@@ -82,9 +83,8 @@ def header() -> float:
 def rows(options: Options) -> tuple[list[Row], Measured]:
     """Every row, and what figures need. Without the encoder's package nothing is measured."""
     found, made = Measured(), []
-    passages = 16 if options.quick else 64
     try:
-        for name, codes, speeds, near in ours(passages):
+        for name, codes, speeds, near in ours(options.quick):
             count = sum(c.codes.size for c in codes.values())
             found.speeds |= {f"{coder}_{name}": count / s.decode for coder, s in speeds.items()}
             made += code_rows(f"minilm, {name}", codes, speeds)
@@ -93,7 +93,7 @@ def rows(options: Options) -> tuple[list[Row], Measured]:
         found.header = None if np.isnan(share) else share
         made.append(Row("minilm, int4, prelude and headers over the file", found.header))
         for qp in QPS[1:2] if options.quick else QPS:
-            made += peer(qp, passages)
+            made += peer(qp, options.quick)
     except minilm.Missing as error:
         tell(str(error))
     except nncodec.Unavailable as error:
