@@ -6,8 +6,9 @@ import inspect
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from importlib import util
 
 import numpy as np
 
@@ -18,9 +19,12 @@ from bench.subject import Subject
 from bitladder import file
 from bitladder.codec import parts
 from bitladder.codec.parts import Grid, Kind, Part
-from bitladder.formats import Format, QTensor, fit
+from bitladder.formats import Format, Int, QTensor, fit
 from bitladder.ir.graph import Graph
+from bitladder.ptq import data
+from bitladder.ptq.workbench import Workbench
 
+DIVERGENCES = (0.002, 0.004, 0.006, 0.009, 0.013, 0.019, 0.027, 0.04, 0.06)  # from float, of rounding for rate
 PRELUDE = 88  # bytes before the headers
 TILE = 2**20  # codes that are coded together at most
 
@@ -37,11 +41,11 @@ def file_bytes(graph: Graph, coder: str) -> bytes:
     return file.to_bytes(graph)
 
 
-def header_bytes(data: bytes) -> float:
+def header_bytes(stored: bytes) -> float:
     """Of a file: the prelude, the offset table and all headers, which is what no segment holds; NaN before version 2."""
-    if data[8] < 2:
+    if stored[8] < 2:
         return float("nan")
-    sizes = struct.unpack_from("<I8xII", data, 16)
+    sizes = struct.unpack_from("<I8xII", stored, 16)
     return PRELUDE + sum(sizes)
 
 
@@ -65,9 +69,28 @@ def alone(on: Subject) -> Iterator[Graph]:
 
 
 def curve(on: Subject) -> Iterator[tuple[str, Callable[[], Graph]]]:
-    """The networks that our curve of bytes against accuracy is measured at, by name."""
-    for bits in (8, 7, 6, 5, 4, 3):
+    """The networks that our curve is measured at, by name: rounded for rate, and at one width with error feedback."""
+    if util.find_spec("bitladder.ptq.rate"):
+        bench = for_rate(on)
+        for divergence in DIVERGENCES:
+            yield f"rate, divergence {divergence:g}", partial(at_divergence, bench, divergence)
+    for bits in (8, 6, 5, 4):
         yield f"int{bits}", partial(dedicated_graph, on, "int", bits)
+
+
+def for_rate(on: Subject) -> Workbench:
+    """A workbench whose weights are rounded for rate, as `quantize(rounding="rate")` makes it."""
+    from bitladder.ptq.importance import importances
+    from bitladder.ptq.rate import Rate
+
+    minds = importances(on.plain, data.chunks(on.feedback.samples))
+    return replace(on.feedback, rate=Rate.of(on.plain, minds), memo={})
+
+
+def at_divergence(bench: Workbench, divergence: float) -> Graph:
+    """The network whose weights may all together cost so many nats."""
+    made = bench.at_divergence(divergence)
+    return made.network({name: Int(8) for name, _ in made.plain.weights()})
 
 
 def plans(on: Subject) -> Iterator[tuple[str, Graph]]:
