@@ -17,6 +17,7 @@ import torch
 
 from bench import cifar, coded, curve, nncodec, resnet, sentences
 from bench.coded import Codes
+from bench.compressors import Squeezed
 from bench.curve import Point
 from bench.nested import nested_graph, percent
 from bench.options import Options, tell
@@ -211,8 +212,19 @@ def network(options: Options, depth: int, data: cifar.Data, test: cifar.Split, w
         found.nesting = max(cost, found.nesting or 0.0)
         rows.append(Row(f"{net}, best: bytes of eight planes over those of whole symbols", cost))
     for name, each in codes.items():
-        rows += coded.code_rows(f"{net}, {name} codes", each, coded.speeds(each))
+        rows += coded.code_rows(
+            f"{net}, {name} codes", each, coded.speeds(each), streams(theirs or {}) if name == "int4" else None
+        )
     return rows + curve_rows(net, mine, theirs or {}, plain)
+
+
+def streams(theirs: Mapping[str, tuple[Point, np.ndarray]]) -> dict[str, Squeezed]:
+    """NNCodec's whole stream at the setting whose times are compared, with the seconds of coding alone."""
+    name = f"dq, qp {nncodec.SPEED_QP}"
+    if name not in theirs:
+        return {}
+    point, (encode, quantize, decode) = theirs[name]
+    return {f"{PEER}, {name}, whole stream": Squeezed(point.bytes, float(encode - quantize), float(decode))}
 
 
 def tried(make: Callable[[], T]) -> tuple[T | None, str]:

@@ -13,6 +13,7 @@ from importlib import util
 import numpy as np
 
 from bench import compressors
+from bench.compressors import Squeezed
 from bench.nested import dedicated_graph
 from bench.result import Row
 from bench.subject import Subject
@@ -196,10 +197,12 @@ def packed(tensors: Mapping[str, Codes]) -> bytes:
     return b"".join(part.body for codes in tensors.values() for tile in encode(codes, "raw") for part in tile)
 
 
-def code_rows(what: str, codes: Mapping[str, Codes], found: Mapping[str, Speed]) -> list[Row]:
-    """Bits a weight and seconds of our coders, against general compressors on the same codes."""
+def code_rows(
+    what: str, codes: Mapping[str, Codes], found: Mapping[str, Speed], also: Mapping[str, Squeezed] | None = None
+) -> list[Row]:
+    """Bits a weight and seconds of our coders, against general compressors on the same codes and others on their own."""
     count = sum(c.codes.size for c in codes.values())
-    peers = compressors.peers({n: c.codes for n, c in codes.items()}, packed(codes))
+    peers = compressors.peers({n: c.codes for n, c in codes.items()}, packed(codes)) | dict(also or {})
     rows = []
     for coder, ours in found.items():
         bits = 8 * ours.bytes / count

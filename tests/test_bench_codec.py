@@ -107,6 +107,12 @@ def test_rows_of_codes():
     assert {r.ours for r in bits} == {4.0}
     assert "order-0 entropy of each tensor" in {r.peer_name for r in bits}
     assert rows[-1].ours == 162 / 0.5 / 1e6
+    more = coded.code_rows("net", codes, {"raw": coded.Speed(81, 1.0, 0.5)}, {"other": compressors.Squeezed(40.5, 4.0, 2.0)})
+    assert [(r.what, r.ratio) for r in more if r.peer_name == "other"] == [
+        ("net, raw, bits a weight", 2.0),
+        ("net, raw, encode, s", 0.25),
+        ("net, raw, decode, s", 0.25),
+    ]
 
 
 # --------------------------------------------------------------------------------------------------------- NNCodec
@@ -214,4 +220,7 @@ def test_rows_at_equal_loss_name_their_peer():
     alone = codec.equal_rows("net", ours, [], plain, "nncodec: installing it: no network")
     assert (alone[0].peer, alone[0].ratio, alone[0].peer_name) == (None, None, "NNCodec: nncodec: installing it: no network")
     pairs = {p.name: (p, np.zeros(3)) for p in theirs}
+    assert codec.streams(pairs) == {}
+    timed = codec.streams({"dq, qp -24": (theirs[0], np.array([3.0, 1.0, 0.5]))})
+    assert list(timed.values()) == [compressors.Squeezed(200, 2.0, 0.5)]
     assert len(codec.curve_rows("net", ours, pairs, plain)) == 1 + 2 * 2 + 2 * 2
