@@ -55,6 +55,7 @@ EFFORTS = {
 ROUNDINGS = ("nearest", "feedback", "rate", "trellis")
 SHORT = ("rate", "trellis")  # those that look at the length of codes
 
+UNSAID = ("net", "calib", "labels", "score", "meta", "work", "progress")  # what no file says of how it came about
 RUN_BYTES = 1 << 26  # inputs that biases are corrected on at once; activations take some ten times as much
 
 
@@ -108,8 +109,10 @@ def quantize(
     keep: store this many planes of every nested weight and mark the plan as what runs by default.
     work: a folder for the state of long steps; the same call resumes there, with the same result.
 
-    What was found is in `model.graph.meta["result"]`. Raises ValueError with one line for anything wrong in the arguments.
+    What was found is in `model.graph.meta["result"]`, and what was asked for in `meta["recipe"]`. Raises ValueError with one
+    line for anything wrong in the arguments.
     """
+    given = dict(locals())
     for word, value, known in (("effort", effort, EFFORTS), ("cover", cover, COVERS), ("align", align, MODES)):
         if value not in known:
             raise ValueError(f"quantize: {word} must be one of {', '.join(known)}, got {value!r}")
@@ -169,7 +172,21 @@ def quantize(
         rate = Rate.of(plain, minds, dependent=rounding == "trellis")
 
     task = Task(Workbench(plain, activations, samples, inputs, cover, align, rate), raw, formats, goal, batches, score, tell)
-    return task.model(task.outcome())
+    model = task.model(task.outcome())
+    return by_plan(model.whole.with_(meta={**model.whole.meta, "recipe": settings(given)}))
+
+
+def settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `quantize` that decide what comes out, those that are not the usual ones: what a file keeps of them.
+
+    >>> settings({"plan": Nested(4), "seed": 0, "low": 3, "calib": [1]})
+    {'plan': {'*': 'nested4'}, 'low': 3}
+    """
+    usual = {name: p.default for name, p in inspect.signature(quantize).parameters.items()}
+    out = {name: value for name, value in given.items() if name not in UNSAID and value is not None and value != usual[name]}
+    if "plan" in out:
+        out["plan"] = {pattern: "float" if fmt is None else str(fmt) for pattern, fmt in plan_of(out["plan"]).items()}
+    return out
 
 
 def from_safetensors(net: Any, path: str | os.PathLike[str]) -> Model:
