@@ -46,6 +46,12 @@ SAYS = (
     (r"bombs_mib", "files, bombs: MiB that the worst takes", "at most"),
     (r"borders_below", "files: borders surely more than half a point below a shorter beginning", "at most"),
     (r"nested_(\d)_loss", r"one nested file at \1 bits: points lost against a network rounded for \1 bits alone", "at most"),
+    (r"resnet(\d+)_bytes_at_([\d.]+)_lost", r"ResNet-\1, at most \2 points lost: bytes of the file over NNCodec's", "at most"),
+    (r"planes_over_symbols", "coding eight planes one by one: bytes over those of coding whole symbols", "at most"),
+    (r"header_overhead", "share of a 10 MB file that is prelude and headers", "at most"),
+    (r"decode_(fast|best)_(\w+)", r"weights a second that one core decodes, coder `\1`, \2", "at least"),
+    (r"encode_resnet56_vs_nncodec", "encoding ResNet-56, coder `best`: time over NNCodec's", "at most"),
+    (r"resnet(\d+)_all_widths", r"ResNet-\1, all widths in one file: bytes over the best 8-bit file of one width", "at most"),
     (r"escalation_costs_won", "escalation: costs at which it surely beats fixed widths that cost the same", "at least"),
     (r"escalation_bits_as_good_as_(\d)", r"escalation: mean bits that lose at most 0.2 points against \1 bits", "below"),
 )

@@ -1,5 +1,6 @@
 """Small files that ask for much: every bound, and that none of them takes time or memory to refuse."""
 
+import hashlib
 import struct
 import time
 import tracemalloc
@@ -8,13 +9,13 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from ladders import apart, assert_same, changed, refused, setting, small, with_codings
+from ladders import apart, assert_same, changed, refused, setting, small
 from networks import coded, convnet
 
 from bitladder import file
 from bitladder.codec import parts
 from bitladder.errors import Malformed, Unsupported
-from bitladder.file.container import HEAD, MOST_HEADER, PRELUDE, Reader, seal, texts
+from bitladder.file.container import HEAD, MAGIC, MOST_HEADER, PRELUDE, Reader, seal, texts
 from bitladder.file.words import table, tree, varint
 from bitladder.ir.graph import Graph, Value
 
@@ -49,8 +50,6 @@ def with_shape(shape, part, total=0):
 
 def resealed(head, rest, headers=None):
     """A prelude of new first bytes with the checksums of its file."""
-    import hashlib
-
     size = sum(struct.unpack_from("<I", head, at)[0] for at in (16, 28, 32))
     start = head + hashlib.sha256(head + rest[:size]).digest()
     return start + struct.pack("<I", zlib.crc32(start)) + rest
@@ -97,20 +96,26 @@ def test_small_files_that_ask_for_much_are_refused_at_once(bomb):
     assert peak < MOST_HEADER
 
 
-def test_a_coded_text_stands_for_a_bounded_length(monkeypatch):
+def with_text(body, decoded):
+    """A file whose network header is a coded text of some length."""
+    first = b"\1" + body
+    head = HEAD.pack(MAGIC, 2, 0, 0, len(first), decoded, 0, 0, 0, PRELUDE + len(first), zlib.crc32(first), zlib.crc32(b""))
+    return resealed(head, first)
+
+
+def test_a_coded_text_stands_for_a_bounded_length():
     """A header that unpacks to far more than its bytes is refused before it is unpacked, and not written."""
-    with_codings(monkeypatch)
+    refused(with_text(bytes(10), 10 * 64 + 1025), "a coding and enough bytes", Malformed)
+    with pytest.raises(Malformed) as caught:
+        file.load(with_text(bytes(10), 10 * 64 + 1024))
+    assert "enough bytes" not in str(caught.value)
     data = seal(bytes(10_000), [], [], coder="best")
-    assert data[PRELUDE] == parts.RAW
-    monkeypatch.setattr("bitladder.file.container.most_text", lambda size: 2**30)
-    data = seal(bytes(10_000), [], [], coder="best")
-    monkeypatch.undo()
-    refused(data, "a coding and enough bytes")
+    size = struct.unpack_from("<I", data, 16)[0] - 1
+    assert data[PRELUDE] == parts.RAW or 64 * size + 1024 >= 10_000
 
 
-def test_a_stream_without_end_is_not_taken(monkeypatch):
+def test_a_stream_without_end_is_not_taken():
     """A file that claims to be longer than all it holds is refused once its headers are there."""
-    with_codings(monkeypatch)
     data = with_shape([16], [[0, parts.BEST, 2**40]], total=1)
     taken = []
 

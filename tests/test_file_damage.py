@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from ladders import MAKERS, apart, assert_same, changed, refused, removing, setting, small, together, two_in_one, with_codings
+from ladders import MAKERS, apart, assert_same, changed, refused, removing, setting, small, together, two_in_one
 from networks import convnet
 
 from bitladder import file
@@ -271,9 +271,8 @@ def test_whatever_headers_say_is_read_or_refused(make):
 
 
 @pytest.mark.parametrize("coder", ["raw", "best"])
-def test_damage_in_coded_parts_is_refused(coder, monkeypatch):
+def test_damage_in_coded_parts_is_refused(coder):
     """Bytes that no coder made, their checksums right: one clear line, or a network."""
-    with_codings(monkeypatch)
     rng = random.Random(1)
     graph = two_in_one()
     there = apart(file.to_bytes(graph, coder))

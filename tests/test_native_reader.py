@@ -26,7 +26,7 @@ from bitladder.file.container import HEAD, PRELUDE, Reader, seal, texts
 from bitladder.file.widths import is_nested
 from bitladder.file.words import varint
 from bitladder.file.writing import to_file
-from bitladder.formats import Fixed, Int, Nested, Ternary
+from bitladder.formats import Fixed, Int, Nested, QTensor, Ternary
 from bitladder.ir.graph import Graph, Node, PerWidth, Value
 from bitladder.ir.ops import OPS
 
@@ -163,6 +163,20 @@ def dense():
     return Graph((Value("x", "float16", ()),), ("all", "x"), (node,), constants, {"x": fixed_points(8, -3)}, meta)
 
 
+def skewed():
+    """Codes of which most are alike, so that every coding is worth its bytes."""
+    rng, constants = np.random.default_rng(5), {}
+    for text in ("int4", "int12", "ternary", "nested4", "nested6:sign", "ufixed8"):
+        whole = coded(text, (8, 40))
+        low, high = whole.format.span()
+        few = np.clip(rng.normal((low + high) / 2, (high - low) / 20 + 0.3, whole.shape).round(), low, high)
+        constants[text] = QTensor(whole.encoding, few.astype(whole.codes.dtype))
+    constants["steps"] = np.arange(200, dtype=np.float32)
+    constants["versions"] = PerWidth("nested4", {b: np.arange(40, dtype=np.float32) + b for b in (1, 2, 3)})
+    node = Node("concat", tuple(constants), ("all",), {"axis": 0})
+    return Graph((Value("x", "float32", ()),), ("all",), (node,), constants, {}, {"labels": [f"label {i}" for i in range(40)]})
+
+
 def networks():
     """Networks whose files are read whole, cut and damaged."""
     floors = {"min_bits": {"w1": 4, "w2": 3}}
@@ -170,12 +184,14 @@ def networks():
 
 
 def files():
-    """Their files: in every order, and cut into tiles of few rows."""
+    """Their files: by every coder, in every order, and cut into tiles of few rows."""
     gains = {("w1", p): 1.0 / p for p in range(1, 9)} | {("w2", 3): 9.0}
     for graph in networks():
         yield to_file(graph, "raw")
         yield to_file(graph, "raw", "layer", tile=20)
     yield to_file(convnet(), "raw", "importance", gains, tile=7)
+    for coder in ("best", "fast"):  # parts alone: headers take the definition of their coding half a second
+        yield together(apart(to_file(skewed(), coder, tile=300)))
 
 
 def places(x, at=()):
@@ -349,6 +365,8 @@ def test_both_readers_see_the_same_network(dump):
         cuts = {s.end + more for rows in reader.segments for s in rows for more in (-1, 0, 1)}
         records += [(data, bits) for bits in range(10)]
         records += [(data[:cut], bits) for cut in sorted(cuts) if cut <= len(data) for bits in (0, 2, 5)]
+    coded_headers = to_file(convnet(), "best")
+    records += [(coded_headers, 0), (coded_headers[:1200], 0)]
     answers = dump(records)
     assert_same(records, answers)
     assert sum(status == 0 for status, _, _ in answers) > 100

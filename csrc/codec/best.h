@@ -16,7 +16,4 @@ void encode_best_plane(const uint8_t* codes, Grid grid, int bits, int number, bo
 bool decode_best_numbers(std::string_view body, Type type, int64_t count, const uint8_t* before, uint8_t* out);
 void encode_best_numbers(Type type, const uint8_t* values, int64_t count, const uint8_t* before, Bytes& out);
 
-bool decode_best_text(std::string_view body, size_t length, std::string_view before, std::string& out);
-void encode_best_text(std::string_view text, std::string_view before, Bytes& out);
-
 }  // namespace bl

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "best.h"
-
 namespace bl {
 
 namespace {
@@ -47,9 +45,8 @@ struct Known {
 
 }  // namespace
 
-Text::Text(std::string_view before) : bins_(kContexts << kBins) {
+Text::Text() : bins_(kContexts << kBins) {
   for (auto& weights : weights_) weights.fill(kWeight);
-  learn(before);
 }
 
 void Text::learn(std::string_view text) {
@@ -108,11 +105,5 @@ bool Text::bit(Coin& coin, const std::array<Bin*, kContexts>& bins, bool told) {
   }
   return one;
 }
-
-bool decode_best_text(std::string_view body, size_t length, std::string_view before, std::string& out) {
-  return Text(before).decode(body, length, out);
-}
-
-void encode_best_text(std::string_view text, std::string_view before, Bytes& out) { Text(before).encode(text, out); }
 
 }  // namespace bl

@@ -12,7 +12,7 @@ namespace bl {
 
 class Text {
  public:
-  explicit Text(std::string_view before = {});
+  Text();
 
   // Coding a text and learning it come to the same state.
   void learn(std::string_view text);

@@ -14,11 +14,6 @@ namespace bl {
 
 namespace {
 
-// Whether the bytes of a coded part may stand for `count` numbers.
-bool bounded(const PartView& part, int64_t count) {
-  return part.coding == kRaw || count <= kMostPerByte * static_cast<int64_t>(part.body.size());
-}
-
 bool raw_codes(std::string_view body, Grid grid, CodeKind kind, int width, uint8_t* out) {
   if (static_cast<int64_t>(body.size()) != dense_bytes(grid.count(), kind.bits) || !ends_clean(body, grid.count(), kind.bits)) {
     return false;
@@ -31,12 +26,14 @@ bool raw_codes(std::string_view body, Grid grid, CodeKind kind, int width, uint8
 }  // namespace
 
 bool is_coding_of(PartKind kind, int64_t coding) {
-  switch (kind) {
-    case PartKind::codes: return coding >= kRaw && coding <= kTrellis;
-    case PartKind::plane: return coding == kRaw || coding == kBest || coding == kFast;
-    case PartKind::numbers: return coding == kRaw || coding == kBest;
+  switch (coding) {
+    case kRaw:
+    case kBest: return true;
+    case kFast: return kind != PartKind::numbers;
+    case kTernary:
+    case kTrellis: return kind == PartKind::codes;
+    default: return false;
   }
-  return false;
 }
 
 bool decode_codes(const PartView& part, Grid grid, CodeKind kind, int width, uint8_t* out) {
@@ -107,22 +104,6 @@ bool decode_numbers(const PartView& part, Type type, int64_t count, const uint8_
 void encode_numbers(int coding, Type type, const uint8_t* values, int64_t count, const uint8_t* before, Bytes& out) {
   switch (coding) {
     case kBest: return encode_best_numbers(type, values, count, before, out);
-    default: return;
-  }
-}
-
-bool decode_text(const PartView& part, size_t length, std::string_view before, std::string& out) {
-  if (!bounded(part, static_cast<int64_t>(length))) return false;
-  switch (part.coding) {
-    case kRaw: out.assign(part.body); return out.size() == length;
-    case kBest: return decode_best_text(part.body, length, before, out);
-    default: return false;
-  }
-}
-
-void encode_text(int coding, std::string_view text, std::string_view before, Bytes& out) {
-  switch (coding) {
-    case kBest: return encode_best_text(text, before, out);
     default: return;
   }
 }

@@ -49,24 +49,48 @@ struct Masks {
   uint64_t of[kLevels], inverted;
 };
 
+constexpr size_t kBlock = 8;  // words at once, for vectors of any length
+struct Block {
+  uint64_t word[kBlock];
+};
+
+// The codes of a block with each prefix, from those `there`.
+void split(const Rows& rows, size_t first, const Block& there, Block* with) {
+  with[0] = there;
+  for (size_t k = 0; k < rows.planes.size(); ++k) {
+    Block plane{};
+    std::copy_n(rows.planes[k].begin() + static_cast<std::ptrdiff_t>(first), std::min(kBlock, rows.words() - first), plane.word);
+    for (size_t v = size_t{1} << k; v-- > 0;) {
+      const Block both = with[v];
+      for (size_t j = 0; j < kBlock; ++j) with[2 * v].word[j] = both.word[j] & ~plane.word[j];
+      for (size_t j = 0; j < kBlock; ++j) with[2 * v + 1].word[j] = both.word[j] & plane.word[j];
+    }
+  }
+}
+
 // `levels`: one for each value that the planes of `rows` can have.
 std::vector<Masks> masks_of(const Rows& rows, const uint8_t* levels) {
   std::vector<Masks> out(rows.words());
-  const size_t number = rows.planes.size(), prefixes = size_t{1} << number;
-  uint64_t with[size_t{1} << (kMostPlanes - 1)];  // the codes with each prefix
-  for (size_t i = 0; i < out.size(); ++i) {
-    with[0] = rows.there(i);
-    for (size_t k = 0; k < number; ++k) {
-      const uint64_t plane = rows.planes[k][i];
-      for (size_t v = size_t{1} << k; v-- > 0;) {
-        const uint64_t both = with[v];
-        with[2 * v] = both & ~plane;
-        with[2 * v + 1] = both & plane;
+  const size_t prefixes = size_t{1} << rows.planes.size();
+  Block with[size_t{1} << (kMostPlanes - 1)];
+  for (size_t first = 0; first < out.size(); first += kBlock) {
+    const size_t here = std::min(kBlock, out.size() - first);
+    Block there{}, bits[4] = {};  // bit b of the levels of the codes
+    for (size_t j = 0; j < here; ++j) there.word[j] = rows.there(first + j);
+    split(rows, first, there, with);
+    for (size_t v = 0; v < prefixes; ++v) {
+      for (int b = 0; b < 4; ++b) {
+        if (!(levels[v] >> b & 1)) continue;
+        for (size_t j = 0; j < kBlock; ++j) bits[b].word[j] |= with[v].word[j];
       }
     }
-    for (size_t v = 0; v < prefixes; ++v) {
-      out[i].of[levels[v] % kInverted] |= with[v];
-      out[i].inverted |= levels[v] & kInverted ? with[v] : 0;
+    for (size_t j = 0; j < here; ++j) {
+      Masks& masks = out[first + j];
+      for (size_t k = 0; k < kLevels; ++k) {
+        masks.of[k] = there.word[j];
+        for (size_t b = 0; b < 3; ++b) masks.of[k] &= k >> b & 1 ? bits[b].word[j] : ~bits[b].word[j];
+      }
+      masks.inverted = bits[3].word[j];
     }
   }
   return out;
@@ -199,7 +223,7 @@ void encode_fast_plane(const uint8_t* codes, int64_t count, int bits, int number
   BitWriter raw(out);
   for (const uint8_t bit : strings[0]) raw.field(bit, 1);
   raw.close();
-  std::vector<Run> runs;
+  std::vector<SymbolRun> runs;
   for (size_t k = 1; k < kLevels; ++k) {
     Bytes& own = strings[k];
     const int64_t size = nibbles(static_cast<int64_t>(own.size()));

@@ -122,15 +122,15 @@ Frequencies nibble_frequencies(uint32_t p) {
   return out;
 }
 
-void encode_runs(const std::vector<Run>& runs, Bytes& out) {
+void encode_runs(const std::vector<SymbolRun>& runs, Bytes& out) {
   int64_t total = 0;
-  for (const Run& run : runs) total += run.count;
+  for (const SymbolRun& run : runs) total += run.count;
   const int lanes = lanes_for(total);
   uint32_t states[kLanes];
   std::fill_n(states, kLanes, kStart);
   std::vector<uint16_t> words;
   for (size_t r = runs.size(); r-- > 0;) {
-    const Run& run = runs[r];
+    const SymbolRun& run = runs[r];
     std::vector<uint32_t> starts(run.frequencies.size());
     std::exclusive_scan(run.frequencies.begin(), run.frequencies.end(), starts.begin(), 0u);
     for (int64_t i = run.count; i-- > 0;) {

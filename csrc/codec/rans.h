@@ -28,12 +28,12 @@ bool read_table(std::string_view body, size_t& at, int symbols, Frequencies& out
 uint32_t share_of_ones(uint64_t ones, uint64_t count);
 Frequencies nibble_frequencies(uint32_t p);
 
-struct Run {
+struct SymbolRun {
   const uint8_t* symbols;
   int64_t count;
   Frequencies frequencies;
 };
-void encode_runs(const std::vector<Run>& runs, Bytes& out);
+void encode_runs(const std::vector<SymbolRun>& runs, Bytes& out);
 
 // What a slot decodes to: frequency, place in its symbol's slots, symbol; and the symbols are counted from `first`.
 struct Slots {

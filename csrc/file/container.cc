@@ -97,12 +97,12 @@ Problem check_identity(const Prelude& p, std::string_view data, std::string_view
 }
 
 // A text as headers have it, how it is coded and then the rest; never much longer than what is there.
-bool decode(std::string_view stored, size_t length, std::string_view before, std::string& out) {
+bool decode(std::string_view stored, size_t length, Texts& texts, std::string& out) {
   constexpr size_t kMostPerByteOfText = 64, kSpare = 1024;
   if (stored.empty()) return false;
   const PartView part{static_cast<uint8_t>(stored[0]), stored.substr(1)};
   if (part.coding != kRaw && length > kSpare && parts_of(static_cast<int64_t>(length - kSpare), kMostPerByteOfText) > static_cast<int64_t>(part.body.size())) return false;
-  return decode_text(part, length, before, out);
+  return texts.decode(part, length, out);
 }
 
 // The records, as the offset table cuts them.
@@ -152,7 +152,7 @@ Problem open_container(std::string_view data, Container& out) {
   if (Problem p = check_identity(prelude, data, all)) return p;
   out.text_left = kMostHeader;
   if (Problem p = cut_records(table, records, prelude.layers, out.records)) return p;
-  return decode(network, prelude.decoded, {}, out.text) ? Problem{} : malformed("the network header cannot be decoded");
+  return decode(network, prelude.decoded, out.texts, out.text) ? Problem{} : malformed("the network header cannot be decoded");
 }
 
 Problem read_record(Container& file, size_t number, std::string& text) {
@@ -174,7 +174,7 @@ Problem read_record(Container& file, size_t number, std::string& text) {
   file.text_left -= static_cast<int64_t>(length);
   std::string_view stored;
   in.take(in.left(), stored);
-  return decode(stored, static_cast<size_t>(length), file.text, text) ? Problem{} : malformed(where + " cannot be decoded");
+  return decode(stored, static_cast<size_t>(length), file.texts, text) ? Problem{} : malformed(where + " cannot be decoded");
 }
 
 }  // namespace bl

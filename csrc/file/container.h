@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "codec/texts.h"
 #include "file.h"
 
 namespace bl {
@@ -19,6 +20,7 @@ struct Container {
   int64_t start = 0;      // where the first segment begins
   int64_t total = 0;      // the length of the whole file
   std::string text;       // the network header, decoded
+  Texts texts;            // what the headers decoded so far let one expect of the next
   std::vector<std::string_view> records;  // the layer headers, as stored
   int64_t text_left = 0;  // bytes that the decoded layer headers may still take
 };

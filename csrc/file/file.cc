@@ -27,6 +27,7 @@ struct Opened {
   Floors floors;
   std::vector<uint16_t> order;  // the layer of every segment of the file
   std::vector<LayerHead> layers;
+  int64_t body = 0;  // bytes of all segments
   std::map<std::string, StoredEncoding> encodings;  // activations
 };
 
@@ -98,7 +99,9 @@ Problem place_segments(Opened& o) {
     if (placed[layer] == segments.size()) return malformed("'order' has more segments of layer " + std::to_string(layer) + " than it has");
     Segment& segment = segments[placed[layer]++];
     segment.begin = end;
-    if (!checked_add(end, segment.length, end)) return malformed("its segments end beyond any file");
+    if (!checked_add(end, segment.length, end) || !checked_add(o.body, segment.length, o.body)) {
+      return malformed("its segments end beyond any file");
+    }
   }
   for (size_t i = 0; i < placed.size(); ++i) {
     if (placed[i] != o.layers[i].segments.size()) return malformed("'order' lacks segments of layer " + std::to_string(i));
@@ -143,6 +146,7 @@ Problem check_size(const Opened& o, int64_t most) {
   for (const auto& [name, encoding] : o.encodings) {
     for (const auto& [key, values] : encoding.params) fits = fits && checked_add(total, values.bytes, total);
   }
+  total = std::max(total, o.body);  // nobody needs a file that is longer than what it holds
   if (fits && total <= most) return {};
   return {Status::malformed, "load: the tensors take " + (fits ? std::to_string(total) : "more than 2^63") +
                                  " bytes in memory, must be at most " + std::to_string(most) + "; raise the limit if that is right", 0};

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "codec/codec.h"
+#include "codec/texts.h"
 
 namespace {
 
@@ -58,9 +59,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     case 1: plane(part, grid, data[3] & 7, data[3] & 8); break;
     case 2: numbers(part, static_cast<Type>(data[3] % 12), grid.count(), data[3] & 128); break;
     default: {
+      Texts texts;
       std::string text;
-      const std::string before(data[3] & 15, 'a');
-      if (decode_text(part, data[1], before, text)) expect(text.size() == data[1]);
+      texts.decode({kRaw, std::string_view("conv1.weight").substr(0, data[3] & 7)}, data[3] & 7, text);
+      if (texts.decode(part, data[1], text)) expect(text.size() == data[1]);
     }
   }
   return 0;

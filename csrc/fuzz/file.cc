@@ -97,7 +97,8 @@ void run_once(Graph graph) {
     memory.emplace_back(static_cast<size_t>(elements(t.shape)) * size_of(t.type), with);
     t.data = memory.back().data();
   };
-  for (size_t i = 0; i < shapes.size(); ++i) filled(in.emplace_back(network->graph().inputs[i].type, shapes[i]), 1);
+  for (size_t i = 0; i < shapes.size(); ++i) in.push_back({network->graph().inputs[i].type, shapes[i], nullptr});
+  for (Tensor& t : in) filled(t, 1);
   for (Tensor& t : out) filled(t, 0);
   if (rung->run(in, out, nullptr)) return;
 }

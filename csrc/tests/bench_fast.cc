@@ -48,6 +48,14 @@ std::vector<int32_t> gaussian(size_t count, double reach, int bits) {
   return codes;
 }
 
+// As from a tree with levels that coincide: of half of the prefixes the last bits are always zero, so all planes are coded.
+std::vector<int32_t> tree(size_t count) {
+  std::vector<int32_t> codes = gaussian(count, 3, 8);
+  for (int32_t& code : codes)
+    if (code & 8) code &= ~7;
+  return codes;
+}
+
 std::vector<int32_t> ternary(size_t count, double zeros) {
   std::mt19937_64 random(1);
   std::uniform_real_distribution<double> uniform;
@@ -108,6 +116,7 @@ int main(int argc, char** argv) {
   codes_line("12 bits, reach 4 sigma", kFast, gaussian(count, 4, 12), grid, {12, -2048, 2047});
   planes_line("8 planes, reach 4 sigma", gaussian(count, 4, 8), grid);
   planes_line("8 planes, reach 16 sigma", gaussian(count, 16, 8), grid);
+  planes_line("8 planes of a tree", tree(count), grid);
   for (const double zeros : {0.0, 0.5, 0.9, 0.99}) {
     char name[40];
     std::snprintf(name, sizeof name, "ternary, %.2f zeros", zeros);

@@ -98,8 +98,12 @@ COMMANDS: dict[str, tuple[str, list[tuple[tuple[str, ...], dict]]]] = {
             (("--head-rule",), {"metavar": "NAME", "help": "bits of classifiers: log2, threshold, linear (default: log2)"}),
             (("--cover",), {"metavar": "RULE", "help": "how ranges are chosen: max, kstd or mse (default: mse)"}),
             (("--align",), {"metavar": "MODE", "help": "fixed-point channels: weights or sums (default: weights)"}),
+            (
+                ("--rounding",),
+                {"metavar": "NAME", "help": "nearest, feedback, rate or trellis (default: by effort)"},
+            ),
             (("--meta",), {"metavar": "FILE.json", "help": "class labels, normalisation, layout, to keep in the file"}),
-            (("--budget",), {"metavar": "SIZE", "help": "0.5MB or avg_bits=4"}),
+            (("--budget",), {"metavar": "SIZE", "help": "0.5MB or avg_bits=4; coded ones with --rounding rate"}),
             (("--low",), {"type": positive, "help": "bits of layers that can do with few (default: 4)"}),
             (("--count",), {"type": positive, "help": "put so many layers at few bits"}),
             (("--keep",), {"type": positive, "help": "store this many planes of every layer; the plan becomes the default"}),

@@ -48,6 +48,7 @@ WORDS: dict[str, tuple[type | tuple[type, ...], Any]] = {
     "head_rule": (str, "log2"),
     "cover": (str, "mse"),
     "align": (str, "weights"),
+    "rounding": (str, None),
     "meta": (dict, None),
     "low": (int, 4),
     "count": (int, None),

@@ -166,16 +166,6 @@ def decode_numbers(part: Part, dtype: np.dtype, count: int, before: np.ndarray |
 # -------------------------------------------------------------------------------------------------------------- text
 
 
-def encode_text(text: bytes, coder: str, before: bytes = b"") -> Part:
-    """The part of a header; `before`: what has been read before it, which it resembles."""
-    return Texts(before).encode(text, coder)
-
-
-def decode_text(part: Part, length: int, before: bytes = b"") -> bytes:
-    """The `length` bytes of a header."""
-    return Texts(before).decode(part, length)
-
-
 class Model(Protocol):
     """What the texts so far let one expect."""
 
@@ -185,11 +175,11 @@ class Model(Protocol):
 
 
 class Texts:
-    """The headers of a file in order, each coded in view of all before it: `encode_text` with less to learn again."""
+    """The headers of a file in order, each coded in view of all before it."""
 
-    def __init__(self, before: bytes = b"") -> None:
+    def __init__(self) -> None:
         self.model: Model = twins.core.Text() if twins.core else best_text.Text()
-        self.unlearned = before  # until a coded text comes, nothing has to be learned
+        self.unlearned = b""  # until a coded text comes, nothing has to be learned
 
     def encode(self, text: bytes, coder: str) -> Part:
         """The part of the next header."""

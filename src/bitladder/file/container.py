@@ -112,8 +112,9 @@ def seal(
     flags: int = 0,
 ) -> bytes:
     """The file of texts and segments, with the checksums they have; sense is not asked for, so tests can make nonsense."""
-    first = stored(network, coder)
-    records = [record(number, text, coder, network) for number, text in enumerate(layers)]
+    texts = parts.Texts()
+    first = stored(network, coder, texts)
+    records = [record(number, text, coder, texts) for number, text in enumerate(layers)]
     lengths = b"".join(varint(len(r)) for r in records)
     sizes = [len(first), len(network), len(layers), len(lengths), sum(map(len, records))]
     total = PRELUDE + len(first) + len(lengths) + sizes[-1] + sum(map(len, segments))
@@ -123,17 +124,17 @@ def seal(
     return b"".join([start, struct.pack("<I", zlib.crc32(start)), headers, *segments])
 
 
-def stored(text: bytes, coder: str, before: bytes = b"") -> bytes:
-    """A coding and the body of a text."""
-    part = parts.encode_text(text, coder, before)
+def stored(text: bytes, coder: str, texts: parts.Texts) -> bytes:
+    """A coding and the body of the next of the texts."""
+    part = texts.encode(text, coder)
     if part.coding != RAW and len(text) > most_text(len(part.body)):
         part = Part(RAW, text)
     return bytes([part.coding]) + part.body
 
 
-def record(number: int, text: bytes, coder: str, before: bytes) -> bytes:
+def record(number: int, text: bytes, coder: str, texts: parts.Texts) -> bytes:
     """The header of a layer as stored."""
-    body = START + struct.pack("<H", number) + varint(len(text)) + stored(text, coder, before)
+    body = START + struct.pack("<H", number) + varint(len(text)) + stored(text, coder, texts)
     return body + struct.pack("<I", zlib.crc32(body))
 
 
@@ -158,14 +159,15 @@ class Reader:
         self.fetch(self.prelude.headers)
         self.require(self.prelude.headers)
         stored_network, records = self.headers(recover)
-        text = decoded(stored_network, self.prelude.decoded, f"the network header of {self.name!r}")
+        texts = parts.Texts()
+        text = decoded(stored_network, self.prelude.decoded, f"the network header of {self.name!r}", texts)
         words = Words(text, "the network header")
         words.texts = read_table(words)
         self.network = checked(read_tree(words), self.kind.root, "the network header", self.newer)
         if not self.newer and self.network["policy"] not in POLICIES:
             raise damaged("policy", f"one of {', '.join(POLICIES)}", self.network["policy"])
         self.room = MOST_HEADER  # for the texts of layers
-        self.layers = [self.layer(number, data, text, words.texts) for number, data in enumerate(records)]
+        self.layers = [self.layer(number, data, texts, words.texts) for number, data in enumerate(records)]
         self.segments = self.placed()
 
     @property
@@ -228,8 +230,8 @@ class Reader:
         self.recovered.append("the table of layers was damaged and has been rebuilt")
         return network, found(records, p.layers)
 
-    def layer(self, number: int, data: bytes, before: bytes, known: Sequence[str]) -> Tree:
-        """The tree of one layer's header."""
+    def layer(self, number: int, data: bytes, texts: parts.Texts, known: Sequence[str]) -> Tree:
+        """The tree of the next layer's header."""
         where = f"the header of layer {number}"
         if len(data) < 10 or struct.unpack("<I", data[-4:])[0] != zlib.crc32(data[:-4]):
             raise Malformed(f"load: {where} of {self.name!r} has a wrong checksum; fetch the file again")
@@ -242,7 +244,7 @@ class Reader:
         if (room := self.room - length) < 0:
             raise damaged("headers of layers", f"at most {MOST_HEADER} bytes long together", MOST_HEADER - room)
         self.room = room
-        text = decoded(words.take(words.left), length, where, before)
+        text = decoded(words.take(words.left), length, where, texts)
         return checked(read_tree(Words(text, where, known)), self.kind.layer, where, self.newer)
 
     def placed(self) -> list[list[Segment]]:
@@ -331,11 +333,11 @@ def divided(records: bytes, lengths: bytes, layers: int) -> list[bytes]:
     return out
 
 
-def decoded(data: bytes, length: int, where: str, before: bytes = b"") -> bytes:
-    """A text of `length` bytes from its coding and body."""
+def decoded(data: bytes, length: int, where: str, texts: parts.Texts) -> bytes:
+    """The next of the texts, of `length` bytes, from its coding and body."""
     if not data or data[0] not in (RAW, BEST) or (data[0] != RAW and length > most_text(len(data) - 1)):
         raise damaged(where, "a coding and enough bytes", data[:1].hex())
     try:
-        return parts.decode_text(Part(data[0], data[1:]), length, before)
+        return texts.decode(Part(data[0], data[1:]), length)
     except ValueError as error:
         raise bad(f"{where}: {error}") from None
