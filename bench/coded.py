@@ -188,8 +188,9 @@ def speed(tensors: Mapping[str, Codes], coder: str, repeats: int = 3) -> Speed:
 
 
 def speeds(tensors: Mapping[str, Codes]) -> dict[str, Speed]:
-    """Every coder that is there."""
-    return {coder: speed(tensors, coder) for coder in parts.CODERS if coder == "raw" or coder_there(coder)}
+    """Every coder that is there; raw only where no other is."""
+    there = [coder for coder in parts.CODERS if coder_there(coder)]
+    return {coder: speed(tensors, coder) for coder in there or ["raw"]}
 
 
 def packed(tensors: Mapping[str, Codes]) -> bytes:
