@@ -18,8 +18,9 @@ BENCHES = {
     "kernels": "bench.kernels",
     "networks": "bench.networks",
     "codec": "bench.codec",
+    "robustness": "bench.robustness",
 }
-LATER = ("training", "exchange", "robustness")
+LATER = ("training", "exchange")
 
 
 def parser() -> argparse.ArgumentParser:

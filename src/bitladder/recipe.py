@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import itertools
 import os
 from collections.abc import Mapping
@@ -15,18 +16,21 @@ from typing import Any
 
 import numpy as np
 
-from bitladder.errors import require
-from bitladder.formats import Fixed, Format, Nested
+from bitladder import file
+from bitladder.errors import Malformed, require
+from bitladder.formats import Fixed, Format, Int, Nested
 from bitladder.formats.uniform import COVERS
 from bitladder.ir.graph import Graph
 from bitladder.ir.rewrite import simplify
-from bitladder.model import Model
+from bitladder.model import Model, by_plan
 from bitladder.ptq import data
 from bitladder.ptq.align import MODES
 from bitladder.ptq.calibrate import encodings, observe, placement
 from bitladder.ptq.correct import with_biases
 from bitladder.ptq.feedback import grams
+from bitladder.ptq.importance import importances
 from bitladder.ptq.plan import activation_default, plan_of, resolve
+from bitladder.ptq.rate import Rate
 from bitladder.ptq.workbench import Batches, Workbench, within
 from bitladder.task import Formats, Goal, Progress, Score, Task
 
@@ -47,6 +51,9 @@ EFFORTS = {
     "best": Effort(512, 65536, 200, True),
 }
 
+
+ROUNDINGS = ("nearest", "feedback", "rate", "trellis")
+SHORT = ("rate", "trellis")  # those that look at the length of codes
 
 RUN_BYTES = 1 << 26  # inputs that biases are corrected on at once; activations take some ten times as much
 
@@ -73,6 +80,7 @@ def quantize(
     head_rule: str = "log2",
     cover: str = "mse",
     align: str = "weights",
+    rounding: str | None = None,
     meta: Mapping[str, Any] | None = None,
     keep: int | None = None,
     effort: str = "balanced",
@@ -91,6 +99,10 @@ def quantize(
     statistic, normalize, start, cycles: how the weight difference is taken (S2): mean_square, mean, variance or std; none,
     relative or step; learning from the float network (FIG 13) or from its "fixed8" version (FIG 14), for so many cycles.
     cover, align: how ranges are chosen (max, kstd, mse), and how sums of fixed-point channels agree (weights, sums) (S3).
+    rounding: nearest, feedback (a layer's later weights make up for what earlier ones lose) or rate (also, steps of all layers
+    are such that coded bytes buy the least loss; weights are int8 unless said otherwise, `budget` counts coded bytes, and
+    `max_drop` takes as few of them as the score allows) or trellis (the same, a few percent shorter and a few times slower);
+    as `effort` says by default.
     meta: what deployment needs and no layer does, kept in the file: class "labels", "normalisation", "layout".
     skip_smallest, accept_at_most: the patent's options. head_rule: how classifiers of many classes keep their bits (S6).
     keep: store this many planes of every nested weight and mark the plan as what runs by default.
@@ -101,6 +113,8 @@ def quantize(
     for word, value, known in (("effort", effort, EFFORTS), ("cover", cover, COVERS), ("align", align, MODES)):
         if value not in known:
             raise ValueError(f"quantize: {word} must be one of {', '.join(known)}, got {value!r}")
+    if rounding not in (None, *ROUNDINGS):
+        raise ValueError(f"quantize: rounding must be one of {', '.join(ROUNDINGS)}, got {rounding!r}")
     hard, tell = EFFORTS[effort], progress or (lambda stage, done, total: None)
     folder = None if work is None or not leads() else Path(work)
     goal = Goal(
@@ -133,7 +147,8 @@ def quantize(
 
     names = [name for name, _ in plain.weights() if isinstance(plain.constants[name], np.ndarray)]
     wanted = plan_of(plan)
-    planned = dict.fromkeys(names, Nested(keep or 8)) | resolve(wanted, names)
+    usual: Format = Int(8) if rounding in SHORT else Nested(keep or 8)
+    planned = dict.fromkeys(names, usual) | resolve(wanted, names)
     formats = {name: fmt for name, fmt in planned.items() if fmt is not None}
     if not formats:
         raise ValueError("quantize: no float weight is left to quantize; the network has none, or the plan leaves all in float")
@@ -145,10 +160,39 @@ def quantize(
     )
     kept = batches.some(hard.correct)[0]
     samples = batches.some(within(hard.correct, kept, RUN_BYTES))[0]
-    inputs = grams(plain, data.chunks(samples), progress=tell) if hard.feedback else None
+    feedback = hard.feedback if rounding is None else rounding != "nearest"
+    inputs = grams(plain, data.chunks(samples), progress=tell) if feedback else None
+    rate = None
+    if rounding in SHORT:
+        minds = importances(plain, data.chunks(samples), seed=seed, progress=tell)
+        minds = {name: found for name, found in minds.items() if name in formats}
+        rate = Rate.of(plain, minds, dependent=rounding == "trellis")
 
-    task = Task(Workbench(plain, activations, samples, inputs, cover, align), raw, formats, goal, batches, score, tell)
+    task = Task(Workbench(plain, activations, samples, inputs, cover, align, rate), raw, formats, goal, batches, score, tell)
     return task.model(task.outcome())
+
+
+def from_safetensors(net: Any, path: str | os.PathLike[str]) -> Model:
+    """The `Model` of a safetensors file of codes, as `Model.to_safetensors` writes it, with the topology of `net`.
+
+    net: a torch module, an ExportedProgram, the path of an ONNX or a ladder file, or a Graph: the network that the file was
+    made from, float or not. Codes, formats, biases and activations come from the file, the same integers to the bit.
+    """
+    from bitladder.convert.from_safetensors import made_from, onto, read
+
+    tensors = read(path)
+    if isinstance(net, str | os.PathLike) and Path(net).suffix == ".ladder":
+        net = file.load(net)
+    graph = imported(net, tensors.example())
+    if not made_from(graph, tensors):
+        graph = with_biases(simplify(graph))
+    graph = onto(graph, tensors)
+    try:
+        file.load_from(io.BytesIO(file.to_bytes(graph)), os.fspath(path))
+    except ValueError as error:  # whatever a file of ours may not say, this one may not
+        words = str(error).partition(": ")[2].removesuffix("; the file is damaged")
+        raise Malformed(f"safetensors: {os.fspath(path)!r}: {words}; export it again") from None
+    return by_plan(graph)
 
 
 def leads() -> bool:

@@ -12,13 +12,15 @@ import numpy as np
 
 from bitladder.assign.classes import MODES, floors, heads, searchable
 from bitladder.assign.criteria import CRITERIA, Order, low_steps
+from bitladder.assign.edge import edge, meet
 from bitladder.assign.journal import Journal
 from bitladder.assign.score import runner
-from bitladder.assign.search import SEARCHES, Choice, also
+from bitladder.assign.search import SEARCHES, SLACK, Choice, also
 from bitladder.errors import require
 from bitladder.formats import Format, Nested
 from bitladder.ir.graph import Graph
 from bitladder.model import Model, by_plan, packed_bytes
+from bitladder.ptq.rate import coded
 from bitladder.ptq.workbench import Batches, Workbench
 from bitladder.stats.differences import NORMALIZATIONS, STATISTICS
 
@@ -179,6 +181,10 @@ class Task:
 
     def outcome(self) -> Outcome:
         """What the goal asks for: a search by score, so many layers, a budget, or nothing."""
+        if self.bench.rate is not None:
+            if self.goal.count is not None:
+                raise ValueError("quantize: rounding for rate takes a budget or a max_drop, got a count; leave it out")
+            return self.by_rate()
         if self.goal.budget is not None:
             return self.by_budget()
         if self.goal.count is not None:
@@ -236,6 +242,34 @@ class Task:
         lowered = {n: b for n, b in found.plan.items() if b < self.formats[n].bits}
         self.notes.append(f"{what} {cost(lowered):.6g}, {limit:g} allowed")
         return Outcome(lowered, self.told(found, ranking, found.met))
+
+    def by_rate(self) -> Outcome:
+        """The divergence that meets a budget of coded bytes or an allowed drop, else the usual one."""
+        goal, benches, said = self.goal, dict[float, Workbench](), dict[str, Any]()
+
+        def network(divergence: float) -> Graph:
+            self.tell("search", len(benches) + 1, 0)
+            self.bench = benches.setdefault(divergence, self.bench.at_divergence(divergence))
+            return self.network({})
+
+        assert self.bench.rate is not None
+        divergence, weights, met = self.bench.rate.divergence, self.bench.rate.weights, True
+        if goal.budget is not None:
+            what, limit = target(goal.budget)
+            slope = 0.5 if what == "avg_bits" else weights / 16  # half a bit a weight
+            found = meet(lambda d: coded(network(d), what), limit, divergence, slope)
+            divergence, met = found or max(benches), found is not None
+        elif self.score is not None and goal.max_drop is not None:
+            said["float"] = plain = self.scored(self.bench.plain)
+            allowed = goal.max_drop + SLACK
+            most, least = edge(lambda d: plain - self.scored(network(d)) <= allowed, divergence)
+            divergence, met = most or least or divergence, most is not None
+        graph = network(divergence)
+        size, bits = coded(graph, "bytes"), coded(graph, "avg_bits")
+        self.notes.append(f"about {size:.6g} bytes once coded, {bits:.3g} bits a weight")
+        said |= {"score": self.scored(graph)} if self.score else {}
+        said |= {"rounding": self.bench.rate.name, "divergence": divergence, "evaluations": len(benches), "coded": size}
+        return Outcome({}, self.told(None, None, met) | {"max_drop": goal.max_drop, "budget": goal.budget} | said)
 
     def measured_loss(self, names: Sequence[str]) -> float:
         """What layers lose at low bits, for criteria that measure."""

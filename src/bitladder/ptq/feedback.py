@@ -12,7 +12,7 @@ weight has no child near it; so at widths to be refined, each weight's own devia
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,11 +75,24 @@ def conv_rows(x: np.ndarray, node: Node, shape: tuple[int, ...], resolve: Any) -
     view = np.lib.stride_tricks.sliding_window_view(x, reach, axis=axes)
     view = view[(slice(None), slice(None), *(slice(None, None, s) for s in steps), *(slice(None, None, d) for d in dilations))]
     space = view.shape[2 : 2 + len(kernel)]
-    stride = max(1, int(np.ceil((np.prod(space) / POSITIONS) ** (1 / len(kernel)))))
-    view = view[(slice(None), slice(None), *(slice(None, None, stride) for _ in kernel))]
+    view = view[(slice(None), slice(None), *(slice(None, None, apart(space)) for _ in kernel))]
     order = (1, 0, *range(2, 2 + len(kernel)), *range(2 + len(kernel), 2 + 2 * len(kernel)))
     rows = view.transpose(order).reshape(groups, x.shape[1] // groups, -1, int(np.prod(kernel)))
     return np.ascontiguousarray(rows.transpose(0, 2, 1, 3)).reshape(groups, rows.shape[2], -1)
+
+
+def apart(space: Sequence[int]) -> int:
+    """How far apart the positions of a feature map are that are looked at."""
+    return max(1, int(np.ceil((np.prod(space) / POSITIONS) ** (1 / len(space)))))
+
+
+def looked_at(space: Sequence[int]) -> int:
+    """How many positions of a feature map are looked at.
+
+    >>> looked_at((32, 32)), looked_at((5,))
+    (64, 5)
+    """
+    return math.prod(-(-n // apart(space)) for n in space)
 
 
 def linear_rows(x: np.ndarray, node: Node, shape: tuple[int, ...], resolve: Any) -> np.ndarray:
@@ -119,10 +132,10 @@ def climb(w: np.ndarray, encoding: Encoding, shape: tuple[int, ...], rows: slice
     return out
 
 
-def damped(gram: np.ndarray, hold: float = 0.0) -> np.ndarray:
+def damped(gram: np.ndarray, hold: float = 0.0, damp: float = DAMP) -> np.ndarray:
     """A gram matrix with more energy in each input: `hold` of its own, and a little of the mean, so that it has an inverse."""
     energy = np.diag(gram)
-    return gram + np.diag(hold * energy + max(DAMP * energy.mean(), 1e-12))
+    return gram + np.diag(hold * energy + max(damp * energy.mean(), 1e-12))
 
 
 def spread_factor(gram: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ from bitladder.ptq import data
 from bitladder.ptq.bake import bake
 from bitladder.ptq.calibrate import Progress
 from bitladder.ptq.correct import correct, outputs_wanted
+from bitladder.ptq.rate import Rate
 
 KEPT_BYTES = 1 << 28  # samples that stay fill at most twice this
 FEWEST = 32  # but so many stay however large they are
@@ -73,7 +74,10 @@ def within(samples: int, arrays: Mapping[str, np.ndarray], limit: int) -> int:
 
 @dataclass(frozen=True)
 class Workbench:
-    """What all plans for one network share. `network` makes the graph of a plan, biases corrected on `samples`."""
+    """What all plans for one network share. `network` makes the graph of a plan, biases corrected on `samples`.
+
+    grams: weights that have one are rounded with error feedback; with `rate`, for the length of their codes.
+    """
 
     plain: Graph
     activations: Mapping[str, Encoding]
@@ -81,6 +85,7 @@ class Workbench:
     grams: Mapping[str, np.ndarray] | None = None
     cover: str = "mse"
     align: str = "weights"
+    rate: Rate | None = None
     memo: dict[tuple[str, str], QTensor] = field(default_factory=dict)
 
     @cached_property
@@ -101,11 +106,16 @@ class Workbench:
 
         least: the fewest planes that a nested weight runs on. widths: those for which biases get a version of their own.
         """
-        baked = bake(
-            self.plain, formats, self.activations, memo=self.memo, grams=self.grams, cover=self.cover, align=self.align
-        )
+        how: dict[str, Any] = {"grams": self.grams, "rate": self.rate, "cover": self.cover, "align": self.align}
+        baked = bake(self.plain, formats, self.activations, memo=self.memo, **how)
         if least:
             baked = baked.with_(meta={**baked.meta, "min_bits": dict(least)})
         if bits is not None:
             baked = baked.at(bits)
-        return correct(self.plain, baked, self.samples, widths, progress, self.wanted)
+        found = correct(self.plain, baked, self.samples, widths, progress, self.wanted)
+        return found if self.rate is None else self.rate.with_short_biases(found)
+
+    def at_divergence(self, divergence: float) -> Workbench:
+        """The same workbench whose weights may cost so much; it must have a rate."""
+        assert self.rate is not None
+        return replace(self, rate=replace(self.rate, divergence=divergence), memo={})

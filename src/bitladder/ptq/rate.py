@@ -1,0 +1,193 @@
+"""Rounding for rate: steps, codes and scales of all layers together, so that coded bytes buy the least loss.
+
+A coder spends about log2(spread / step) bits on a weight, so what counts is how coarse steps may be, not how many levels
+there are. Loss falls fastest for its bits when every weight costs the same share of it: one number, the divergence that is
+allowed, sets the step of every output channel of every layer. What a weight costs is tr(S E G E') of `ptq.importance`, which
+couples the inputs of a channel and also the channels of a layer. So errors are fed on both ways, to the inputs and to the
+outputs that are still to be rounded: with S = A C A' and G = B D B' (A and B unit upper triangular, C and D diagonal) the
+cost is the sum of C D times the square of A' E B, entry by entry, and each code is the one that makes its own entry least.
+
+Two things were measured and left out. Zeros that are favoured for being cheap shrink the weights, and what shrinks in every
+layer adds up; so do scales of least error. Channels that the loss does not mind much get coarse steps: codes far below the
+format's largest are the rule.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from bitladder.formats import Encoding, Format, Int, QTensor
+from bitladder.formats.tensor import store
+from bitladder.ir.graph import Graph
+from bitladder.ptq.feedback import damped
+from bitladder.ptq.importance import Importance
+from bitladder.ptq.trellis import Walk, levels
+
+DIVERGENCE = 0.01  # nats, or share of the outputs' power, that all weights together may cost, where nothing else is asked
+MIND = 0.1  # share of the mean importance added to every output: moments of few samples are not all there is
+SWEEPS = 2  # times that every code is chosen again
+DIGITS = 3  # binary digits of a scale
+HEADER = 24  # about how many bytes of a coded file are for one node
+FINER = 0.55  # steps of a trellis by steps without, at equal error
+PRICE = 0.4  # of a bit by the share of a weight, on a trellis; twice the logarithm of two would be the slope at high rates
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What all weights together may cost, and what each costs. Those that are not in `minds` are none of its business."""
+
+    minds: Mapping[str, Importance]
+    weights: int  # how many share the divergence
+    divergence: float = DIVERGENCE
+    dependent: bool = False  # codes are paths through the trellis of `ptq.trellis`
+
+    @classmethod
+    def of(cls, graph: Graph, minds: Mapping[str, Importance], *, dependent: bool = False) -> Rate:
+        """The usual divergence for all weights that something is known of."""
+        weights = sum(w.size for name in minds if isinstance(w := graph.constants[name], np.ndarray))
+        return cls(minds, weights, dependent=dependent)
+
+    @property
+    def name(self) -> str:
+        """What users call it."""
+        return "trellis" if self.dependent else "rate"
+
+    @property
+    def share(self) -> float:
+        """What the error of one weight may cost."""
+        return self.divergence / max(self.weights, 1)
+
+    def rounded(self, name: str, w: np.ndarray, fmt: Format, gram: np.ndarray) -> QTensor:
+        """A weight (outputs, ...) as codes; `gram` (groups, inputs, inputs) is that of its inputs."""
+        if not isinstance(fmt, Int) or fmt.unsigned or fmt.group or fmt.per != "channel":
+            raise ValueError(
+                f"quantize: weight {name!r} is rounded for rate, so its format must have one scale a channel, such as int8, "
+                f"got {fmt}; widths of a nested code cannot all be the shortest"
+            )
+        moments, rows = self.minds[name]
+        flat = w.reshape(len(gram), -1, gram.shape[-1]).astype(np.float64)
+        made = [layer(*each, self.share, fmt, self.dependent) for each in zip(flat, moments, gram / rows, strict=True)]
+        codes = np.concatenate([codes for codes, _ in made]).reshape(w.shape)
+        scale = np.concatenate([scale for _, scale in made]).astype(np.float32)
+        encoding = Encoding(fmt, {"scale": scale, "zero_point": np.zeros(len(scale), np.float32)}, (0,))
+        return QTensor(encoding, store(codes, fmt))
+
+    def with_short_biases(self, graph: Graph) -> Graph:
+        """The graph with biases in steps of powers of two that cost no more than one weight's share each."""
+        constants = dict(graph.constants)
+        for name, node in graph.weights():
+            bias = constants.get(node.inputs[2]) if name in self.minds and len(node.inputs) > 2 else None
+            if isinstance(bias, np.ndarray):
+                cost = np.concatenate([np.diag(damped(m, damp=MIND)) for m in self.minds[name].moments])
+                step = np.exp2(np.floor(np.log2(step_of(self.share, cost))))
+                constants[node.inputs[2]] = (np.round(bias / step) * step).astype(np.float32)
+        return graph.with_(constants=constants)
+
+
+def step_of(share: float, curvature: np.ndarray) -> np.ndarray:
+    """The step whose rounding errors, evenly spread, cost so much."""
+    return np.sqrt(12 * share / curvature)
+
+
+def layer(
+    w: np.ndarray, minds: np.ndarray, gram: np.ndarray, share: float, fmt: Format, dependent: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Codes (outputs, inputs) and scales (outputs,) of one group; outputs and inputs that count most are rounded first.
+
+    dependent: codes are a path through a trellis, and rounded in the order of its scan.
+    """
+    minds, gram = damped(minds, damp=MIND), damped(gram)
+    outputs, inputs = (np.arange(len(m)) if dependent else np.argsort(-np.diag(m), kind="stable") for m in (minds, gram))
+    minds, gram, w = minds[np.ix_(outputs, outputs)], gram[np.ix_(inputs, inputs)], w[np.ix_(outputs, inputs)]
+    (rows, mind), (columns, energy) = factors(minds), factors(gram)
+    low, high = fmt.span()
+    step = step_of(share, mind * np.exp(np.log(energy).mean())) * (FINER if dependent else 1)
+    step = np.maximum(short(step), short(np.abs(w).max(1) / high, up=True))
+    if dependent:
+        walk = Walk(w, step, rows, mind, share * PRICE, high)
+        walk.feed(columns, energy)
+        walk.settle(gram)
+        found = walk.codes
+    else:
+        found = settle(w, feed(w, step, rows, columns, low, high), step, minds, gram, low, high)
+    codes, scale = np.empty_like(found), np.empty_like(step)
+    codes[np.ix_(outputs, inputs)], scale[outputs] = found, step
+    return codes, scale
+
+
+def factors(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(A, c) with matrix = A diag(c) A', A unit upper triangular."""
+    lower = np.linalg.cholesky(matrix[::-1, ::-1])[::-1, ::-1]
+    return lower / np.diag(lower), np.diag(lower) ** 2
+
+
+def short(scale: np.ndarray, up: bool = False) -> np.ndarray:
+    """Scales with few binary digits; `up`: none below what it was.
+
+    >>> short(np.array([0.1, 3.0, 3.3])), short(np.array([3.3]), up=True)
+    (array([0.09375, 3.     , 3.5    ]), array([3.5]))
+    """
+    fraction, exponent = np.frexp(scale)
+    return np.asarray(np.ldexp((np.ceil if up else np.round)(fraction * 2**DIGITS) / 2**DIGITS, exponent), np.float64)
+
+
+def feed(w: np.ndarray, step: np.ndarray, rows: np.ndarray, columns: np.ndarray, low: int, high: int) -> np.ndarray:
+    """Codes of `w`, input after input and in each output after output, every one making up for the errors before it."""
+    codes, errors = np.empty(w.shape), np.zeros(w.shape)
+    before = np.ascontiguousarray(rows.T)
+    for k in range(w.shape[1]):
+        owed = errors[:, :k] @ columns[:k, k]  # by the inputs before, for each output; then with this input's own error
+        for i, target in enumerate(w[:, k] + owed):
+            codes[i, k] = code = min(max(round((target + before[i, :i] @ owed[:i]) / step[i]), low), high)
+            errors[i, k] = error = w[i, k] - code * step[i]
+            owed[i] += error
+    return codes
+
+
+def settle(
+    w: np.ndarray, codes: np.ndarray, step: np.ndarray, minds: np.ndarray, gram: np.ndarray, low: int, high: int
+) -> np.ndarray:
+    """`codes` after those that had a better choice, given all others, took it; the cost never rises."""
+    codes = codes.copy()
+    pull = minds @ (w - codes * step[:, None]) @ gram  # half of how fast the cost falls as a value grows
+    for _ in range(SWEEPS):
+        for k in range(w.shape[1]):
+            near, moves, curvature = pull[:, k].copy(), np.zeros(len(w)), np.diag(minds) * gram[k, k] * step
+            for i in np.flatnonzero(np.abs(near) > curvature / 2):
+                code = min(max(round(codes[i, k] + near[i] / curvature[i]), low), high)
+                moves[i] = (code - codes[i, k]) * step[i]
+                codes[i, k] = code
+                near -= minds[:, i] * (moves[i] * gram[k, k])
+            if moves.any():
+                pull -= np.outer(minds @ moves, gram[k])
+    return codes
+
+
+def coded(graph: Graph, what: str) -> float:
+    """About how many bytes a network has once its codes are coded; or, for "avg_bits", the bits of a coded weight."""
+    weights = [c for name, _ in graph.weights() if isinstance(c := graph.constants[name], QTensor)]
+    bits = sum(code_bits(c.codes.reshape(len(c.codes), -1)) for c in weights)
+    if what == "avg_bits":
+        return bits / max(sum(math.prod(c.shape) for c in weights), 1)
+    numbers = [c for c in graph.constants.values() if isinstance(c, np.ndarray)]
+    numbers += [p for c in weights for p in c.encoding.params.values()]
+    return bits / 8 + sum(entropy(n) / 8 + np.unique(n).nbytes for n in numbers) + HEADER * len(graph.nodes)
+
+
+def code_bits(codes: np.ndarray) -> float:
+    """About how many bits codes (outputs, inputs) take; as levels, where they are a path through the trellis."""
+    found = levels(codes)
+    if found is None:
+        return entropy(codes)
+    level, odd = found
+    return min(entropy(codes), entropy(level[odd == 0]) + entropy(level[odd == 1]))
+
+
+def entropy(values: np.ndarray) -> float:
+    """Bits of an array if each of its numbers costs what its frequency says."""
+    _, counts = np.unique(values, return_counts=True)
+    return float((counts * np.log2(counts.sum() / counts)).sum())
