@@ -129,7 +129,8 @@ bool read_geometry(const Node& node, const Shape& w, Layer& l, std::string& why)
     const Tree::List& axes = *pads->list();
     for (size_t a = 0; a < space; ++a)
       for (size_t end = 0; end < 2; ++end) {
-        const int64_t* n = axes[a].list() != nullptr && axes[a].list()->size() == 2 ? (*axes[a].list())[end].whole() : nullptr;
+        const Tree::List* ends = a < axes.size() ? axes[a].list() : nullptr;
+        const int64_t* n = ends != nullptr && ends->size() == 2 ? (*ends)[end].whole() : nullptr;
         if (n == nullptr || *n < 0 || *n > 4096) {
           why = "pads must be (begin, end) pairs from 0 to 4096";
           return false;
