@@ -113,8 +113,9 @@ bool read_geometry(const Node& node, const Shape& w, Layer& l, std::string& why)
   l.line = space == 1;
   const auto pair = [&](const char* key, int otherwise, int* out) {
     const Shape given = attr(node, key, Shape(space, otherwise));
-    out[0] = space == 2 ? static_cast<int>(given[0]) : otherwise;
-    out[1] = static_cast<int>(given[space - 1]);
+    const auto number = [&](size_t a) { return a < given.size() && given[a] >= 0 && given[a] <= 4096 ? static_cast<int>(given[a]) : -1; };
+    out[0] = space == 2 ? number(0) : otherwise;
+    out[1] = number(space - 1);
   };
   pair("strides", 1, l.strides);
   pair("dilations", 1, l.dilations);
