@@ -20,7 +20,7 @@ struct StoredTensor {
 
   StoredEncoding encoding;  // of codes
   Shape shape;
-  Grid grid;
+  CodeGrid grid;
   int64_t tile = 0;                        // rows that are coded together; the last tile may have fewer
   std::vector<std::vector<Place>> planes;  // a row of tiles; of a nested format one for each bit
   int least = 0;                           // nested: the planes that every width needs; else 0
