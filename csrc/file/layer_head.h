@@ -50,8 +50,15 @@ struct LayerHead {
   size_t segment_of_version(const StoredTensor& versions, size_t k) const;
 };
 
+// What all layers of a file share.
+struct Shared {
+  Floors floors;
+  const Tree* global = nullptr;  // what entries of codes lack of their encodings
+  bool newer = false;
+};
+
 // The layer of a header whose tree is `x`.
-Problem read_layer(const Tree& x, const Floors& floors, bool newer, const std::string& where, LayerHead& out);
+Problem read_layer(const Tree& x, const Shared& shared, const std::string& where, LayerHead& out);
 
 // The bytes of all tensors of a layer in memory are added to `total`; false if no number holds that.
 bool add_decoded(const LayerHead& layer, int64_t& total);
