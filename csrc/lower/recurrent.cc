@@ -70,12 +70,13 @@ struct Desk {
   float *w, *r, *r_new, *line, *before, *step, *h, *c, *u, *reset, *bias, *bias_h;
 };
 
+// Gives the parts their places behind `base`, and how many floats they take; with a null `base` it only counts.
 int64_t lay_out(const Cells& n, float* base, Desk& d) {
   const int64_t H = n.hidden, G = n.gates * H, first = n.op == "gru" ? 2 * H : G;
-  float* at = base;
+  int64_t end = 0;
   const auto take = [&](int64_t count) {
-    float* out = at;
-    at += rounded(count + 16);
+    float* out = base ? base + end : nullptr;
+    end += rounded(count + 16);
     return out;
   };
   d.w = take(Panels::size(n.inputs, G));
@@ -90,7 +91,7 @@ int64_t lay_out(const Cells& n, float* base, Desk& d) {
   d.reset = take(n.batch * H);
   d.bias = take(G);
   d.bias_h = take(G);
-  return at - base;
+  return end;
 }
 
 int64_t length_of(const Cells& n, const Frame& f, int64_t b) {
