@@ -1,5 +1,6 @@
 """Rounding for rate: errors are fed on both ways, costs are shared out, what is asked for is found."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -18,7 +19,9 @@ from bitladder.ptq.correct import with_biases
 from bitladder.ptq.feedback import damped, grams
 from bitladder.ptq.importance import importances
 from bitladder.ptq.rate import MIND, Rate, code_bits, coded, entropy, factors, feed, layer, settle, short, step_of
+from bitladder.ptq.sequence import followed
 from bitladder.ptq.trellis import NEXT, Walk, bits, column, levels
+from bitladder.ptq.workbench import Workbench
 
 
 def random(seed):
@@ -185,7 +188,7 @@ def test_short_biases_stay_near():
     name, node = next(graph.weights())
     step = step_of(rate.share, np.diag(damped(rate.minds[name].moments[0], damp=MIND)))
     moved = np.abs(made.constants[node.inputs[2]] - graph.constants[node.inputs[2]])
-    assert (moved <= step / 2).all()
+    assert (moved <= step / 16).all()
     assert moved.any()
 
 
@@ -252,7 +255,7 @@ def test_an_allowed_drop_takes_few_bytes(learned):
     net, x, y = learned
     score = accuracy({"x": x[400:]}, y[400:])
     sizes = []
-    for drop in (0.0, 0.05):
+    for drop in (0.02, 0.1):
         model = bl.quantize(net, x[:256], rounding="rate", score=score, max_drop=drop)
         result = model.graph.meta["result"]
         assert result["float"] - result["score"] <= drop + 1e-9
@@ -273,6 +276,10 @@ def test_rate_needs_fewer_bits_than_feedback_for_the_same_error(learned):
     rate = bl.quantize(net, x[:256], rounding="rate", budget=f"avg_bits={spent - 0.25}")
     assert coded(rate.graph, "avg_bits") <= spent - 0.25
     assert divergence(rate) < divergence(feedback)
+
+
+def decoded(c):
+    return c.decode() if isinstance(c, QTensor) else c
 
 
 def weights_of(graph):
@@ -400,3 +407,38 @@ def test_a_network_on_a_trellis(learned, tmp_path):
         assert np.abs(codes).max() > 1
     agree = model(x[400:]).argmax(1) == net(torch.from_numpy(x[400:])).argmax(1).numpy()
     assert agree.mean() > 0.75
+
+
+# ------------------------------------------------------------------------------------------------------------ sequence
+
+
+def test_weights_follow_their_inputs():
+    """Half of the way, so that outputs are nearer to the true ones; not at all where inputs are the true ones."""
+    draw = random(0)
+    w = draw.normal(size=(6, 9)).astype(np.float32)
+    true = draw.normal(size=(1, 300, 9)).astype(np.float32)
+    got = (true @ (np.eye(9) + 0.1 * draw.normal(size=(9, 9)))).astype(np.float32)
+    moved, gram = followed(w, true, got)
+    np.testing.assert_allclose(gram[0], got[0].T @ got[0], rtol=1e-4)
+    errors = [float(np.square(true[0] @ w.T - got[0] @ v.T).sum()) for v in (w, moved)]
+    assert errors[1] < 0.35 * errors[0]
+    assert (followed(w, true, true)[0] == w).all()
+
+
+def test_each_layer_sees_its_inputs_as_they_will_be():
+    """What a layer was rounded for are the inputs that the finished network gives it."""
+    _, x, graph = small()
+    samples, seen = {"input": x}, {}
+    rate = Rate.of(graph, importances(graph, [samples]))
+    formats = {name: Int(8) for name, _ in graph.weights()}
+
+    class Spy(Rate):
+        def rounded(self, name, w, fmt, gram):
+            seen[name] = gram
+            return super().rounded(name, w, fmt, gram)
+
+    made = Workbench(graph, {}, samples, rate=Spy(rate.minds, rate.weights, 1e-7)).network(formats)
+    found = grams(dataclasses.replace(made, constants={n: decoded(c) for n, c in made.constants.items()}), [samples])
+    assert list(seen) == list(formats)
+    for name, gram in seen.items():
+        np.testing.assert_allclose(found[name], gram, rtol=0.05, atol=0.01 * gram.max())  # biases were rounded since

@@ -10,7 +10,6 @@ from bitladder.formats import Encoding, Fixed, Format, QTensor, fit
 from bitladder.ir.graph import CHANNEL_AXIS, Graph, Node
 from bitladder.ptq.align import aligned_weights
 from bitladder.ptq.feedback import rounded
-from bitladder.ptq.rate import Rate
 
 
 def weight_encoding(
@@ -46,13 +45,11 @@ def bake(
     align: str = "weights",
     memo: dict[tuple[str, str], QTensor] | None = None,
     grams: Mapping[str, np.ndarray] | None = None,
-    rate: Rate | None = None,
 ) -> Graph:
     """`graph` with its weights as codes of their formats and `activations` as its encodings.
 
     memo: tensors made earlier, by (weight, format text), so that plans that differ in a few layers cost a few layers.
     grams: of the inputs of weights that are to be rounded with error feedback (`ptq.feedback`); others go to the nearest code.
-    rate: what weights may cost that are to be rounded for the length of their codes (`ptq.rate`); it needs their grams.
     """
     memo = {} if memo is None else memo
     constants = dict(graph.constants)
@@ -64,9 +61,6 @@ def bake(
             raise ValueError(f"quantize: weight {name!r} holds NaN or infinity; must be finite; repair or retrain the network")
         if (name, str(fmt)) not in memo:
             gram = (grams or {}).get(name)
-            if rate is not None and gram is not None and name in rate.minds:
-                constants[name] = memo[name, str(fmt)] = rate.rounded(name, w, fmt, gram)
-                continue
             encoding = weight_encoding(node, w, fmt, activations.get(node.inputs[0]), cover=cover, align=align, gram=gram)
             memo[name, str(fmt)] = QTensor.of(w, encoding) if gram is None else rounded(w, encoding, gram)
         constants[name] = memo[name, str(fmt)]
