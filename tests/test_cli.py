@@ -167,6 +167,20 @@ def test_quantize_to_a_goal_says_what_it_measured(data, metric, here, capsys):
     assert any(line.startswith(metric) for line in said(capsys)[0])
 
 
+def test_quantize_for_rate_meets_a_budget_of_coded_bytes(here, capsys):
+    """And says what it comes to."""
+    pytest.importorskip("onnx_ir")
+    onnx_net("net.onnx")
+    words = ["--rounding", "rate", "--budget", "avg_bits=3"]
+    assert main(["quantize", "net.onnx", "--data", "x.npz", *words, "-o", "q.ladder"]) == 0
+    out, _ = said(capsys)
+    assert any("bytes once coded" in line for line in out)
+    result = bl.load("q.ladder").graph.meta["result"]
+    assert result["goal_met"]
+    assert (result["rounding"], result["budget"]) == ("rate", "avg_bits=3")
+    assert set(bl.load("q.ladder").plan.values()) == {"int8"}
+
+
 def test_a_goal_that_is_missed_leaves_status_2_and_the_best_result(here, capsys, monkeypatch):
     """The file is written all the same."""
     pytest.importorskip("onnx_ir")

@@ -293,12 +293,21 @@ def test_the_same_call_gives_the_same_network(learned):
         assert (q.codes == b.constants[name].codes).all()
 
 
+def test_weights_that_are_no_numbers_are_named():
+    net, x, _ = small()
+    net[6].weight.data[0, 0] = np.nan
+    with pytest.raises(ValueError, match=r"weight '6\.weight' holds NaN"):
+        bl.quantize(net, x, rounding="rate")
+
+
 def test_wrong_words(learned):
     net, x, _ = learned
     with pytest.raises(ValueError, match="rounding must be one of nearest, feedback, rate, trellis, got 'up'"):
         bl.quantize(net, x[:32], rounding="up")
     with pytest.raises(ValueError, match="takes a budget or a max_drop, got a count"):
         bl.quantize(net, x[:32], rounding="rate", count=1)
+    with pytest.raises(ValueError, match="takes a budget or a max_drop, got a keep"):
+        bl.quantize(net, x[:32], rounding="rate", keep=4)
     with pytest.raises(ValueError, match=r"weight '0\.weight' is rounded for rate"):
         bl.quantize(net, x[:32], rounding="rate", plan="nested8")
 

@@ -182,8 +182,9 @@ class Task:
     def outcome(self) -> Outcome:
         """What the goal asks for: a search by score, so many layers, a budget, or nothing."""
         if self.bench.rate is not None:
-            if self.goal.count is not None:
-                raise ValueError("quantize: rounding for rate takes a budget or a max_drop, got a count; leave it out")
+            for word in ("count", "keep"):
+                if getattr(self.goal, word) is not None:
+                    raise ValueError(f"quantize: rounding for rate takes a budget or a max_drop, got a {word}; leave it out")
             return self.by_rate()
         if self.goal.budget is not None:
             return self.by_budget()

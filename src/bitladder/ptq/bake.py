@@ -36,6 +36,12 @@ def weight_encoding(
     return fit(fmt, w, axis=CHANNEL_AXIS[node.op], cover=cover, importance=importance)
 
 
+def check_finite(name: str, w: np.ndarray) -> None:
+    """Return if a weight can be quantized."""
+    if not np.isfinite(w).all():
+        raise ValueError(f"quantize: weight {name!r} holds NaN or infinity; must be finite; repair or retrain the network")
+
+
 def bake(
     graph: Graph,
     formats: Mapping[str, Format | None],
@@ -57,8 +63,7 @@ def bake(
         fmt, w = formats.get(name), graph.constants[name]
         if fmt is None or not isinstance(w, np.ndarray):
             continue
-        if not np.isfinite(w).all():
-            raise ValueError(f"quantize: weight {name!r} holds NaN or infinity; must be finite; repair or retrain the network")
+        check_finite(name, w)
         if (name, str(fmt)) not in memo:
             gram = (grams or {}).get(name)
             encoding = weight_encoding(node, w, fmt, activations.get(node.inputs[0]), cover=cover, align=align, gram=gram)

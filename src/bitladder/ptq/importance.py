@@ -16,6 +16,7 @@ import numpy as np
 from bitladder.errors import require
 from bitladder.ir.graph import Graph, Node
 from bitladder.ptq import feedback
+from bitladder.ptq.bake import check_finite
 from bitladder.ptq.calibrate import Progress
 from bitladder.ptq.feedback import ROWS, looked_at
 from bitladder.runtime.reference import run
@@ -50,6 +51,7 @@ def importances(
     }
     known = {name: tensor(c) for name, c in graph.constants.items() if isinstance(c, np.ndarray)}
     for name, _ in weighted.values():
+        check_finite(name, known[name].numpy())
         known[name].requires_grad_(True)  # so that whatever comes of it remembers how it was made
     draw, samples = np.random.default_rng(seed), 0
     found, rows = dict[str, np.ndarray](), dict[str, int]()  # sums of moments; rows that the gram matrix is a sum of
