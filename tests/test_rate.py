@@ -382,7 +382,7 @@ def test_a_trellis_errs_less_at_equal_bits():
     curve = [(entropy(q := np.round(w / step)) / w.size, 10 * np.log10(np.mean((w - q * step) ** 2))) for step in (1.4, 0.7)]
     walk = Walk(w, np.full(40, 0.6), np.eye(40), np.ones(40), 0.4 * (0.6 / 0.55) ** 2 / 12, 127)
     walk.feed(np.eye(60), np.ones(60))
-    spent = code_bits(walk.codes.astype(np.int64)) / w.size
+    spent = code_bits(walk.codes.astype(np.int64), Int(8)) / w.size
     error = 10 * np.log10(np.mean((w - walk.codes * 0.6) ** 2))
     assert np.interp(spent, *zip(*curve, strict=True)) - error > 0.6
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bitladder.codec.parts import RAW, Kind, encode_codes, encode_numbers
 from bitladder.formats import Encoding, Format, Int, QTensor
 from bitladder.formats.tensor import store
 from bitladder.ir.graph import Graph
@@ -171,16 +172,29 @@ def settle(
 def coded(graph: Graph, what: str) -> float:
     """About how many bytes a network has once its codes are coded; or, for "avg_bits", the bits of a coded weight."""
     weights = [c for name, _ in graph.weights() if isinstance(c := graph.constants[name], QTensor)]
-    bits = sum(code_bits(c.codes.reshape(len(c.codes), -1)) for c in weights)
+    bits = sum(code_bits(c.codes.reshape(len(c.codes), -1), c.format) for c in weights)
     if what == "avg_bits":
         return bits / max(sum(math.prod(c.shape) for c in weights), 1)
     numbers = [c for c in graph.constants.values() if isinstance(c, np.ndarray)]
     numbers += [p for c in weights for p in c.encoding.params.values()]
-    return bits / 8 + sum(entropy(n) / 8 + np.unique(n).nbytes for n in numbers) + HEADER * len(graph.nodes)
+    return (bits + sum(map(number_bits, numbers))) / 8 + HEADER * len(graph.nodes)
 
 
-def code_bits(codes: np.ndarray) -> float:
-    """About how many bits codes (outputs, inputs) take; as levels, where they are a path through the trellis."""
+def number_bits(numbers: np.ndarray) -> float:
+    """About how many bits numbers take once coded: each the bits of its value, and every value those of itself."""
+    part = encode_numbers(numbers, "best")
+    return (
+        8.0 * len(part.body)
+        if part.coding != RAW
+        else min(entropy(numbers) + 8 * np.unique(numbers).nbytes, 8 * numbers.nbytes)
+    )
+
+
+def code_bits(codes: np.ndarray, fmt: Format) -> float:
+    """About how many bits codes (outputs, inputs) take once coded; as levels, where they are a path through the trellis."""
+    part = encode_codes(codes, Kind(fmt.bits, *fmt.span()), "best")
+    if part.coding != RAW:
+        return 8.0 * len(part.body)
     found = levels(codes)
     if found is None:
         return entropy(codes)
