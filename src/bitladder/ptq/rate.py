@@ -140,13 +140,13 @@ def short(scale: np.ndarray, up: bool = False) -> np.ndarray:
 def feed(w: np.ndarray, step: np.ndarray, rows: np.ndarray, columns: np.ndarray, low: int, high: int) -> np.ndarray:
     """Codes of `w`, input after input and in each output after output, every one making up for the errors before it."""
     codes, errors = np.empty(w.shape), np.zeros(w.shape)
-    before = np.ascontiguousarray(rows.T)
+    before, steps = np.ascontiguousarray(rows.T), step.tolist()
     for k in range(w.shape[1]):
         owed = errors[:, :k] @ columns[:k, k]  # by the inputs before, for each output; then with this input's own error
-        for i, target in enumerate(w[:, k] + owed):
-            codes[i, k] = code = min(max(round((target + before[i, :i] @ owed[:i]) / step[i]), low), high)
-            errors[i, k] = error = w[i, k] - code * step[i]
-            owed[i] += error
+        for i, (target, size) in enumerate(zip((w[:, k] + owed).tolist(), steps, strict=True)):
+            codes[i, k] = code = min(max(round((target + float(before[i, :i] @ owed[:i])) / size), low), high)
+            owed[i] = target - code * size
+        errors[:, k] = w[:, k] - codes[:, k] * step
     return codes
 
 
