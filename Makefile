@@ -15,7 +15,7 @@ demo: $(READY) ; $(PY) -m bitladder demo -o bitladder-demo
 test: $(READY) ; OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --maxprocesses 8
 check: $(READY) ; $(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy && $(PY) -m pytest tests/test_layers.py
 core: ; $(TOOLS) cmake -S . -B build/core -DBITLADDER_DEV=ON && cmake --build build/core -j $$(nproc) && ctest --test-dir build/core --output-on-failure
-bench: $(READY) ; for name in criteria nested kernels networks; do $(PY) -m bench $$name --quick --data-dir $(DATA) || exit 1; done && $(PY) -m bench.table
+bench: $(READY) ; for name in criteria nested kernels networks robustness; do $(PY) -m bench $$name --quick --data-dir $(DATA) || exit 1; done && $(PY) -m bench.table
 docs: $(READY) ; $(PY) -m sphinx -W -q -b html docs docs/_build && echo docs/_build/index.html
 size: ; @find src -name '*.py' | xargs wc -l | sort -n | tail -25
 

@@ -17,8 +17,10 @@ BENCHES = {
     "nested": "bench.nested",
     "kernels": "bench.kernels",
     "networks": "bench.networks",
+    "codec": "bench.codec",
+    "robustness": "bench.robustness",
 }
-LATER = ("codec", "training", "exchange", "robustness")
+LATER = ("training", "exchange")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,13 +29,14 @@ class Split:
         return len(self.labels)
 
 
-def read(path: Path) -> Split:
-    """Every image of one archive, in the order of their sorted names."""
+def read(path: Path, which: Callable[[int], np.ndarray] | None = None) -> Split:
+    """Every image of one archive, in the order of their sorted names, or those that `which` picks of so many."""
     from PIL import Image
 
     with tarfile.open(path) as tar:
         members = sorted((m for m in tar.getmembers() if m.name.endswith(".jpg")), key=lambda m: m.name)
         classes = sorted({Path(m.name).parent.name for m in members})
+        members = members if which is None else [members[i] for i in which(len(members))]
         images = np.empty((len(members), 3, 32, 32), np.float32)
         labels = np.empty(len(members), np.int64)
         for i, member in enumerate(members):
@@ -62,13 +64,26 @@ class Data:
     test: Split
 
 
+def archives(folder: Path) -> list[Path]:
+    """DIR/cifar10/train.tar and test.tar, which must be there."""
+    paths = [folder / "cifar10" / name for name in ("train.tar", "test.tar")]
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"bench: {path} is missing; give the folder that holds cifar10/ with --data-dir")
+    return paths
+
+
+def some(folder: Path, count: int) -> tuple[Split, Split]:
+    """The first draw of calibration images, and so many test images at even distances: no other is read."""
+    train, test = archives(folder)
+    return read(train, lambda n: np.arange(0, n, 97)[:512]), read(
+        test, lambda n: np.linspace(0, n - 1, count).round().astype(int)
+    )
+
+
 def load(folder: Path) -> Data:
     """The splits, from DIR/cifar10/{train,test}.tar."""
-    root = folder / "cifar10"
-    for name in ("train.tar", "test.tar"):
-        if not (root / name).exists():
-            raise FileNotFoundError(f"bench: {root / name} is missing; give the folder that holds cifar10/ with --data-dir")
-    train, test = read(root / "train.tar"), read(root / "test.tar")
+    train, test = map(read, archives(folder))
     i = np.arange(len(train))
     drawn = i % 97 < DRAWS
     choose = (i % 10 == 5) & ~drawn

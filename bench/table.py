@@ -1,4 +1,5 @@
-"""Results for readers: `python -m bench.table` makes the table in README.md and docs/performance.md from bench/results/.
+"""Results for readers: `python -m bench.table` makes the tables in README.md, docs/performance.md and docs/reliability.md
+from bench/results/.
 
 Every result file is the JSON object that `python -m bench NAME --json` prints. A figure is shown whether its goal was met
 or not; one that was not measured says so.
@@ -14,7 +15,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results"
-README, PAGE = ROOT / "README.md", ROOT / "docs" / "performance.md"
+README, PAGE, FILES = ROOT / "README.md", ROOT / "docs" / "performance.md", ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- results: made by python -m bench.table -->", "<!-- end of results -->"
 NOTHING = "No benchmark has been run yet; `make bench` runs them and fills in this table."
 
@@ -40,7 +41,17 @@ SAYS = (
         "at most",
     ),
     (r"peak_(\w+)_(\w+)", r"layers of \1 on \2: share of the measured multiply-accumulate peak", "at least"),
+    (r"trials_(\w+)", r"files, \1: trials, all of which must be as promised (docs/reliability.md)", "at least"),
+    (r"bombs_ms", "files, bombs: milliseconds until the worst is refused", "at most"),
+    (r"bombs_mib", "files, bombs: MiB that the worst takes", "at most"),
+    (r"borders_below", "files: borders surely more than half a point below a shorter beginning", "at most"),
     (r"nested_(\d)_loss", r"one nested file at \1 bits: points lost against a network rounded for \1 bits alone", "at most"),
+    (r"resnet(\d+)_bytes_at_([\d.]+)_lost", r"ResNet-\1, at most \2 points lost: bytes of the file over NNCodec's", "at most"),
+    (r"planes_over_symbols", "coding eight planes one by one: bytes over those of coding whole symbols", "at most"),
+    (r"header_overhead", "share of a 10 MB file that is prelude and headers", "at most"),
+    (r"decode_(fast|best)_(\w+)", r"weights a second that one core decodes, coder `\1`, \2", "at least"),
+    (r"encode_resnet56_vs_nncodec", "encoding ResNet-56, coder `best`: time over NNCodec's", "at most"),
+    (r"resnet(\d+)_all_widths", r"ResNet-\1, all widths in one file: bytes over the best 8-bit file of one width", "at most"),
     (r"escalation_costs_won", "escalation: costs at which it surely beats fixed widths that cost the same", "at least"),
     (r"escalation_bits_as_good_as_(\d)", r"escalation: mean bits that lose at most 0.2 points against \1 bits", "below"),
 )
@@ -120,6 +131,25 @@ def page(found: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines if found else [*lines, NOTHING, ""])
 
 
+def trials(found: Sequence[Mapping[str, Any]]) -> str:
+    """What docs/reliability.md says of trials: how many, how many failed, and what that says of all."""
+    result = next((r for r in found if r["bench"] == "robustness"), None)
+    if result is None:
+        return NOTHING
+    rows = [(r["what"], number(r["peer"]), number(r["ours"]), bound(r)) for r in result["rows"]]
+    lines = table(("trials", "made", "failed", "share that fails, at 95 %"), rows)
+    measured = [(n, f) for n, f in result["figures"].items() if not n.startswith("trials_")]
+    limits = table(("measured", "at worst", "goal", "met"), [figure_row("robustness", n, f)[1:] for n, f in measured])
+    return "\n".join([*lines, "", *limits, "", f"{measured_with(result)}."])
+
+
+def bound(row: Mapping[str, Any]) -> str:
+    """What is known of the share of trials that fail."""
+    if row["spread"] is not None:
+        return f"below {number(100 * row['spread'])} %"
+    return "-" if row["ours"] else "none: these are all"
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """The lines of a table; cells that hold a bar keep it."""
     return [
@@ -142,12 +172,12 @@ def number(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else " ".join(str(value).split())
 
 
-def rewritten(readme: str, text: str) -> str:
-    """`readme` with `text` between the two comments."""
-    before, begin, rest = readme.partition(BEGIN)
+def rewritten(page: str, text: str, name: str = "README.md") -> str:
+    """A page with `text` between the two comments."""
+    before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"bench.table: README.md must hold {BEGIN!r} and {END!r}, one of them is missing; put it in")
+        raise ValueError(f"bench.table: {name} must hold {BEGIN!r} and {END!r}, one of them is missing; put it in")
     return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
 
 
@@ -155,7 +185,8 @@ def main() -> None:
     found = results()
     README.write_text(rewritten(README.read_text(), block(found)))
     PAGE.write_text(page(found))
-    print(f"wrote {README.name} and docs/{PAGE.name}")
+    FILES.write_text(rewritten(FILES.read_text(), trials(found), FILES.name))
+    print(f"wrote {README.name}, docs/{PAGE.name} and docs/{FILES.name}")
 
 
 if __name__ == "__main__":

@@ -171,9 +171,9 @@ def command(*arguments):
 
 def test_benchmarks_to_come_say_so():
     """In one line, with exit status 1."""
-    done = command("codec")
+    done = command("training")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "bench: codec is not there yet; there are criteria, nested, kernels, networks\n"
+    assert done.stderr == "bench: training is not there yet; there are criteria, nested, kernels, networks, codec, robustness\n"
 
 
 @pytest.mark.parametrize("name", [*LATER, "criterion"])
@@ -187,7 +187,8 @@ def test_other_names_are_errors(name, capsys):
 
 
 @pytest.mark.parametrize(
-    ("name", "file"), [("criteria", "train.tar"), ("nested", "train.tar"), ("networks", "resnet20_jpeg.safetensors")]
+    ("name", "file"),
+    [("criteria", "train.tar"), ("nested", "train.tar"), ("codec", "train.tar"), ("networks", "resnet20_jpeg.safetensors")],
 )
 def test_missing_data_is_one_line(name, file, capsys, tmp_path):
     """That says which file is wanted and which option gives it."""

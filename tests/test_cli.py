@@ -181,6 +181,32 @@ def test_quantize_for_rate_meets_a_budget_of_coded_bytes(here, capsys):
     assert set(bl.load("q.ladder").plan.values()) == {"int8"}
 
 
+@pytest.mark.parametrize("order", ["layer", "plane", "importance"])
+def test_files_are_ordered_as_told_and_run_when_cut(order, here, capsys):
+    """Half of a file runs; what is missing, and what was worked around, is told by each command that reads it."""
+    pytest.importorskip("onnx_ir")
+    onnx_net("net.onnx")
+    words = ["--data", "x.npz", "--plan", "nested8", "--order", order, "--coder", "raw", "-o", "q.ladder"]
+    assert main(["quantize", "net.onnx", *words]) == 0
+    assert main(["show", "q.ladder", "--json"]) == 0
+    facts = json.loads(said(capsys)[0][-1])
+    assert (facts["order"], facts["missing_bytes"], facts["recovered"]) == (order, 0, [])
+    assert len(facts["identity"]) == 64
+    data = (here / "q.ladder").read_bytes()
+    assert facts["prefixes"][-1]["nbytes"] == len(data)
+    cut = facts["prefixes"][0]["nbytes"] if order != "layer" else len(data) - 1
+    (here / "cut.ladder").write_bytes(data[:cut])
+    assert main(["run", "cut.ladder", "x.npz", "-o", "out.npz"]) == 0
+    assert f"{len(data) - cut:,} bytes of the file are missing; it runs at" in said(capsys)[0][0]
+    assert main(["show", "cut.ladder"]) == 0
+    assert any(line.startswith(f"{len(data) - cut:,} bytes of the file are missing") for line in said(capsys)[0])
+    (here / "bad.ladder").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert main(["run", "bad.ladder", "x.npz", "-o", "out.npz"]) == 1
+    assert main(["run", "bad.ladder", "x.npz", "-o", "out.npz", "--recover"]) == 0
+    assert "recovered: layer" in said(capsys)[0][0]
+    assert main(["show", "bad.ladder", "--recover"]) == 0
+
+
 def test_a_goal_that_is_missed_leaves_status_2_and_the_best_result(here, capsys, monkeypatch):
     """The file is written all the same."""
     pytest.importorskip("onnx_ir")
@@ -207,7 +233,7 @@ def test_an_interrupted_search_keeps_its_state_and_says_how_to_go_on(here, capsy
     assert out == []
     assert err == ["bitladder: interrupted; what was done is kept in q.ladder.work, the same command goes on from there"]
     assert not os.path.exists("q.ladder")
-    monkeypatch.setattr(commands, "load", lambda *_: interrupted(work=here / "elsewhere"))
+    monkeypatch.setattr(commands, "load", lambda *_, **__: interrupted(work=here / "elsewhere"))
     assert main(["run", "net.ladder", "x.npz", "-o", "out.npz"]) == 130
     assert said(capsys)[1] == ["bitladder: interrupted; nothing was written, run the same command again"]
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 SYSTEMS = 18
 TELLING = ("show", "verify", "doctor", "bench")
-TEXT = (".py", ".pyi", ".md", ".txt", ".toml", ".json", ".yaml", ".yml", ".html", ".j2", ".cfg", ".h", ".cc", "")
+TEXT = (".c", ".py", ".pyi", ".md", ".txt", ".toml", ".json", ".yaml", ".yml", ".html", ".j2", ".cfg", ".h", ".cc", "")
 # Put together here so that this file does not hold them: folders of one machine, hosts of package registries.
 NEVER = [
     a + b for a, b in (("/wo", "rk/"), ("/ro", "ot/"), ("/ho", "me/"), ("py", "pi."), ("python", "hosted"), ("download.", "py"))
@@ -67,11 +67,13 @@ def test_operators_are_current():
 
 
 def test_results_are_current():
-    """The table in README.md and all of docs/performance.md are what bench/results/ says."""
+    """The table in README.md and in docs/reliability.md, and all of docs/performance.md, are what bench/results/ says."""
     table = loaded("bench_table", ROOT / "bench" / "table.py")
     readme, found = table.README.read_text(), table.results()
     assert table.rewritten(readme, table.block(found)) == readme, "run: python -m bench.table"
     assert table.PAGE.read_text() == table.page(found), "run: python -m bench.table"
+    files = table.FILES.read_text()
+    assert table.rewritten(files, table.trials(found)) == files, "run: python -m bench.table"
 
 
 def test_the_table_says_what_was_missed():

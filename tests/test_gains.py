@@ -4,7 +4,7 @@ import numpy as np
 from networks import convnet, images
 
 import bitladder as bl
-from bitladder.assign.gains import NOTHING, gains, octaves
+from bitladder.assign.gains import NOTHING, OCTAVE, by_plane, gains, octaves
 
 
 def test_gains_are_what_planes_take_off_the_error():
@@ -25,6 +25,9 @@ def test_gains_are_what_planes_take_off_the_error():
     by_hand = error(low) - error({**low, second: 5})
     assert by_hand > 0
     assert found[second][4 - floors.get(second, 1)] == octaves(by_hand)
+    shares = by_plane(found, model)
+    assert set(shares) == {(n, p) for n, b in nested.items() for p in range(floors.get(n, 1) + 1, b + 1)}
+    assert shares[second, 5] == 2.0 ** (octaves(by_hand) / OCTAVE)
     assert found[first][-1] == octaves(error({first: nested[first] - 1, second: nested[second]}))
 
 

@@ -10,7 +10,20 @@ import pytest
 
 import bitladder as bl
 
-NAMES = ["Fixed", "Int", "Model", "Nested", "Ternary", "__version__", "load", "parse", "quantize"]
+NAMES = [
+    "Fixed",
+    "Int",
+    "Model",
+    "Nested",
+    "Ternary",
+    "__version__",
+    "diff",
+    "from_safetensors",
+    "load",
+    "parse",
+    "patch",
+    "quantize",
+]
 HEAVY = ("torch", "onnx", "onnxruntime", "rich", "jinja2", "scipy", "yaml")
 
 

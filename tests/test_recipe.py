@@ -218,3 +218,13 @@ def test_what_deployment_needs_is_in_the_file(digits, tmp_path):
     model = bl.load(tmp_path / "net.ladder")
     assert model.labels == said["labels"]
     assert {k: model.graph.meta[k] for k in said} == said
+
+
+def test_a_file_says_how_it_was_made(digits, tmp_path):
+    """The arguments that were not the usual ones; given again, they make the same bytes."""
+    net, (x, y), *_ = digits
+    bl.quantize(net, x, labels=y, plan={"*": "nested6", "a=*": "fixed8"}, count=2, low=3, **SMALL).save(tmp_path / "a.ladder")
+    said = bl.load(tmp_path / "a.ladder").graph.meta["recipe"]
+    assert said == {"plan": {"*": "nested6", "a=*": "fixed8"}, "count": 2, "low": 3, **SMALL}
+    bl.quantize(net, x, labels=y, **said).save(tmp_path / "b.ladder")
+    assert (tmp_path / "a.ladder").read_bytes() == (tmp_path / "b.ladder").read_bytes()

@@ -14,6 +14,7 @@
 #include <malloc.h>
 #endif
 
+#include "bind_codec.h"
 #include "border.h"
 #include "kernels.h"
 
@@ -23,6 +24,8 @@ using namespace nb::literals;
 namespace {
 
 using namespace bl;
+
+constexpr int64_t kNoLimit = INT64_MAX;  // for decoded bytes: the Python reader has held them to the caller's before
 
 // Raises `problem` as the exception of bitladder.errors that has its meaning, if there is one.
 void check(const Problem& problem) {
@@ -217,7 +220,7 @@ class PythonNetwork {
     const Bytes bytes(data);
     quietly([&] {
       Graph graph;
-      if (Problem problem = read_file(bytes.data(), bytes.size(), 0, graph)) return problem;
+      if (Problem problem = read_file(bytes.data(), bytes.size(), 0, graph, kNoLimit)) return problem;
       return open_network(std::move(graph), options, network_);
     });
   }
@@ -247,7 +250,7 @@ std::vector<std::pair<std::string, std::string>> unsupported(nb::handle data) {
   const Bytes bytes(data);
   quietly([&] {
     Graph graph;
-    if (Problem problem = read_file(bytes.data(), bytes.size(), 0, graph)) return problem;
+    if (Problem problem = read_file(bytes.data(), bytes.size(), 0, graph, kNoLimit)) return problem;
     found = without_kernel(graph);
     return Problem{};
   });
@@ -269,6 +272,7 @@ NB_MODULE(_native, m) {
   m.def("isas", &isas);
   m.def("unsupported", &unsupported, "data"_a);
   m.def("trim", &trim);
+  bind_codec(m);
   nb::class_<PythonRung>(m, "Rung")
       .def("prepare", &PythonRung::prepare, "shapes"_a)
       .def("run", &PythonRung::run, "inputs"_a, "outputs"_a)

@@ -57,6 +57,7 @@ typedef struct bl_options {
   int threads;     /* of the network, the caller's among them; 0: one */
   ptrdiff_t batch; /* a hint: how many samples come at a time; 0: one */
   const char *isa; /* "scalar", "avx2", "avx512" or "neon"; NULL: the best this machine has */
+  size_t most;     /* bytes that the file's tensors may take when they are decoded; 0: 8 GiB */
 } bl_options;
 
 /* What an input or output is. `name` lives until the network is closed. */

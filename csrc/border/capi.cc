@@ -113,8 +113,9 @@ Problem open(const uint8_t* data, size_t size, const bl_options* chosen, bl_netw
   Options options;
   const bl_options given = chosen ? *chosen : bl_options{};
   if (Problem problem = choose(given.threads, given.batch, given.isa ? given.isa : "", options)) return problem;
+  const int64_t most = given.most > PTRDIFF_MAX ? INT64_MAX : given.most ? static_cast<int64_t>(given.most) : kMostDecoded;
   Graph graph;
-  if (Problem problem = read_file(data, size, 0, graph)) return problem;
+  if (Problem problem = read_file(data, size, 0, graph, most)) return problem;
   auto opened = std::make_shared<Opened>();
   if (Problem problem = open_network(std::move(graph), options, opened->network)) return problem;
   for (const Input& input : opened->network->graph().inputs)

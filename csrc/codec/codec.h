@@ -1,4 +1,4 @@
-// Parts of a file: codes, bit planes, numbers and text as bytes and back (docs/coding.md). What src/bitladder/codec defines in
+// Parts of a file: codes, bit planes and numbers as bytes and back (docs/coding.md; texts.h for headers). What src/bitladder/codec defines in
 // Python is done here at speed, byte for byte. A decoder gives false where bytes are not what their coding makes, and never
 // reads or writes past what it was given; an encoder leaves `out` empty where a coding does not apply.
 #pragma once
@@ -13,12 +13,19 @@
 namespace bl {
 
 enum Coding : int { kRaw = 0, kBest = 1, kFast = 2, kTernary = 3, kTrellis = 4 };
+enum class PartKind { codes, plane, numbers };
+bool is_coding_of(PartKind kind, int64_t coding);  // whether such parts may be coded so
 constexpr int64_t kMostPerByte = 2048;  // numbers that one coded byte may stand for
 
 struct PartView {
   int coding = kRaw;
   std::string_view body;
 };
+
+// Whether the bytes of a coded part may stand for `count` numbers.
+inline bool bounded(const PartView& part, int64_t count) {
+  return part.coding == kRaw || count <= kMostPerByte * static_cast<int64_t>(part.body.size());
+}
 
 // Codes are a matrix: rows of the first axis, columns of all others.
 struct Grid {
@@ -44,8 +51,5 @@ void encode_plane(int coding, const uint8_t* codes, Grid grid, int bits, int num
 // `before`: as many numbers of the same type that these are near to, or null.
 bool decode_numbers(const PartView& part, Type type, int64_t count, const uint8_t* before, uint8_t* out);
 void encode_numbers(int coding, Type type, const uint8_t* values, int64_t count, const uint8_t* before, Bytes& out);
-
-bool decode_text(const PartView& part, size_t length, std::string_view before, std::string& out);
-void encode_text(int coding, std::string_view text, std::string_view before, Bytes& out);
 
 }  // namespace bl

@@ -31,18 +31,6 @@ void unpack_words(std::string_view stream, int bits, bool is_signed, Word* out, 
   }
 }
 
-// Eight rows of eight bits, row 0 the lowest byte, with rows and columns exchanged.
-uint64_t transposed(uint64_t x) {
-  const auto exchange = [&x](uint64_t mask, int by) {
-    const uint64_t differ = (x ^ x >> by) & mask;
-    x ^= differ ^ differ << by;
-  };
-  exchange(0x00aa00aa00aa00aa, 7);
-  exchange(0x0000cccc0000cccc, 14);
-  exchange(0x00000000f0f0f0f0, 28);
-  return x;
-}
-
 }  // namespace
 
 std::vector<uint8_t> unpack(std::string_view stream, int64_t count, int bits, int width, bool is_signed) {

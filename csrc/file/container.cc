@@ -1,70 +1,123 @@
 #include "container.h"
 
 #include <algorithm>
-#include <array>
-#include <cstring>
+
+#include "checked.h"
+#include "codec/codec.h"
+#include "crc32.h"
+#include "cursor.h"
+#include "problems.h"
+#include "sha256.h"
 
 namespace bl {
 
 namespace {
 
-constexpr std::string_view kMagic("\x89LADDER\n", 8);
-constexpr size_t kPrelude = 20;
-constexpr int64_t kMostHeader = 16 << 20, kAlign = 64, kLargestFile = INT64_MAX;
+constexpr std::string_view kMagic("\x89LAD\r\n\x1a\n", 8), kStartCode("NQ", 2);
+constexpr int64_t kPrelude = 88, kHashed = 52, kMostHeader = 16 << 20, kMostRecord = 1 << 20, kMostLayers = 65535;
+constexpr int64_t kLongestVarint = 10;
+constexpr int64_t kLargestFile = int64_t{1} << 62;
+constexpr uint32_t kDelta = 1, kMustKnow = 0xffff;  // flags
 
-constexpr int64_t aligned(int64_t offset) { return (offset + kAlign - 1) / kAlign * kAlign; }
+// The prelude as it is spelt, after the magic.
+struct Prelude {
+  uint16_t major = 0, minor = 0;
+  uint32_t flags = 0, network = 0, decoded = 0, layers = 0, table = 0, records = 0;
+  uint64_t total = 0;
+  uint32_t network_crc = 0, table_crc = 0;
+  std::string_view identity;
+  uint32_t crc = 0;
+};
 
-template <class T>
-T little(std::string_view data, size_t at) {
-  T out = 0;
-  for (size_t i = sizeof(T); i-- > 0;) out = static_cast<T>(out << 8 | static_cast<uint8_t>(data[at + i]));
-  return out;
+Prelude spelt(std::string_view data) {
+  Prelude p;
+  Cursor in(data.substr(kMagic.size(), static_cast<size_t>(kPrelude) - kMagic.size()));
+  const bool whole = in.little(p.major) && in.little(p.minor) && in.little(p.flags) && in.little(p.network) &&
+                     in.little(p.decoded) && in.little(p.layers) && in.little(p.table) && in.little(p.records) &&
+                     in.little(p.total) && in.little(p.network_crc) && in.little(p.table_crc) && in.take(32, p.identity) &&
+                     in.little(p.crc);
+  return whole ? p : Prelude{};  // there are as many bytes as that
 }
 
-// Tables for eight bytes at a time: entry [k][b] is the remainder of byte b followed by k zeros.
-constexpr std::array<std::array<uint32_t, 256>, 8> crc_tables() {
-  std::array<std::array<uint32_t, 256>, 8> t{};
-  for (uint32_t b = 0; b < 256; ++b) {
-    uint32_t c = b;
-    for (int k = 0; k < 8; ++k) c = c >> 1 ^ (c & 1 ? 0xedb88320u : 0);
-    t[0][b] = c;
-  }
-  for (size_t k = 1; k < 8; ++k) {
-    for (size_t b = 0; b < 256; ++b) t[k][b] = t[k - 1][b] >> 8 ^ t[0][t[k - 1][b] & 255];
-  }
-  return t;
+Problem wrong_checksum(const std::string& of) {
+  return {Status::malformed, "load: " + of + " has a wrong checksum; fetch the file again", 0};
 }
 
-constexpr auto kCrc = crc_tables();
+Problem at_most(const std::string& what, int64_t got, int64_t most) {
+  if (got <= most) return {};
+  return malformed(what + " must be at most " + std::to_string(most) + ", got " + std::to_string(got));
+}
+
+Problem check_major(const Prelude& p) {
+  if (p.major == kMajor) return {};
+  return {Status::unsupported,
+          "load: the file has format " + std::to_string(p.major) + "." + std::to_string(p.minor) + ", must be " +
+              std::to_string(kMajor) + ".x for this version; install another", 0};
+}
+
+Problem check_flags(const Prelude& p) {
+  if (p.flags & kMustKnow & ~kDelta) {
+    return {Status::unsupported, "load: the file has flags " + std::to_string(p.flags & kMustKnow) +
+                                     ", which are unknown here; install a version that has them", 0};
+  }
+  if (p.flags & kDelta) {
+    return {Status::unsupported, "load: the file is a delta, which needs its base; apply it to the base first", 0};
+  }
+  return {};
+}
+
+// Where the first segment begins, and that all lengths are within their limits.
+Problem check_lengths(const Prelude& p, Container& out) {
+  if (p.total > static_cast<uint64_t>(kLargestFile)) return malformed("the file must be at most 2^62 bytes long");
+  out.total = static_cast<int64_t>(p.total);
+  int64_t most_table = 0;
+  if (!checked_mul(kLongestVarint, p.layers, most_table)) return malformed("it has too many layers");
+  if (Problem problem = at_most("the length of the network header", p.network, kMostHeader)) return problem;
+  if (Problem problem = at_most("the decoded length of the network header", p.decoded, kMostHeader)) return problem;
+  if (Problem problem = at_most("the number of layers", p.layers, kMostLayers)) return problem;
+  if (Problem problem = at_most("the number of layers", p.layers, p.table)) return problem;
+  if (Problem problem = at_most("the length of the offset table", p.table, most_table)) return problem;
+  if (Problem problem = at_most("the length of the layer headers", p.records, kMostHeader)) return problem;
+  int64_t start = kPrelude;
+  for (const uint32_t length : {p.network, p.table, p.records}) {
+    if (!checked_add(start, length, start)) return malformed("its headers are longer than any file");
+  }
+  out.start = start;
+  return {};
+}
+
+Problem check_identity(const Prelude& p, std::string_view data, std::string_view headers) {
+  Sha256 hash;
+  hash.update(data.substr(0, static_cast<size_t>(kHashed)));
+  hash.update(headers);
+  const Digest digest = hash.digest();
+  const bool same = std::equal(digest.begin(), digest.end(), p.identity.begin(),
+                               [](uint8_t a, char b) { return a == static_cast<uint8_t>(b); });
+  return same ? Problem{} : Problem{Status::malformed, "load: the identity of the file is not that of its headers; fetch it again", 0};
+}
+
+// A text as headers have it, how it is coded and then the rest; never much longer than what is there.
+bool decode(std::string_view stored, size_t length, Texts& texts, std::string& out) {
+  constexpr size_t kMostPerByteOfText = 64, kSpare = 1024;
+  if (stored.empty()) return false;
+  const PartView part{static_cast<uint8_t>(stored[0]), stored.substr(1)};
+  if (part.coding != kRaw && length > kSpare && parts_of(static_cast<int64_t>(length - kSpare), kMostPerByteOfText) > static_cast<int64_t>(part.body.size())) return false;
+  return texts.decode(part, length, out);
+}
+
+// The records, as the offset table cuts them.
+Problem cut_records(std::string_view table, std::string_view records, size_t layers, std::vector<std::string_view>& out) {
+  Cursor lengths(table), in(records);
+  for (size_t i = 0; i < layers; ++i) {
+    uint64_t length = 0;
+    if (!lengths.varint(length)) return malformed("the offset table ends before layer " + std::to_string(i));
+    if (!in.take(length, out.emplace_back())) return malformed("layer header " + std::to_string(i) + " has no end");
+  }
+  if (lengths.left() || in.left()) return malformed("the offset table does not cover the layer headers");
+  return {};
+}
 
 }  // namespace
-
-uint32_t crc32(std::string_view data) {
-  uint32_t c = ~0u;
-  size_t at = 0;
-  for (; at + 8 <= data.size(); at += 8) {
-    const uint64_t word = little<uint64_t>(data, at) ^ c;
-    c = 0;
-    for (size_t k = 0; k < 8; ++k) c ^= kCrc[7 - k][word >> (8 * k) & 255];
-  }
-  for (; at < data.size(); ++at) c = c >> 8 ^ kCrc[0][(c ^ static_cast<uint8_t>(data[at])) & 255];
-  return ~c;
-}
-
-Problem malformed(const std::string& what) { return {Status::malformed, "load: " + what + "; the file is damaged", 0}; }
-
-std::string quoted(std::string_view text) {
-  constexpr size_t kLongest = 60;
-  std::string out = "'";
-  for (const char c : text.substr(0, kLongest)) out += c >= ' ' && c <= '~' ? c : '?';
-  return out + (text.size() > kLongest ? "...'" : "'");
-}
-
-size_t Container::present() const {
-  size_t n = 0;
-  while (n < sections.size() && static_cast<uint64_t>(needed(n)) <= data.size()) ++n;
-  return n;
-}
 
 Problem require(const Container& file, int64_t needed) {
   if (file.data.size() >= static_cast<uint64_t>(needed)) return {};
@@ -74,101 +127,54 @@ Problem require(const Container& file, int64_t needed) {
           static_cast<uint64_t>(needed)};
 }
 
-namespace {
-
-// One row of the section table, which must begin where the one before ends.
-Problem check_row(const Tree& row, const std::string& where, int64_t expected, Section& out) {
-  const Tree::List* cells = row.list();
-  if (!cells || cells->size() != 4) return malformed(where + " must have offset, size, checksum and coding");
-  constexpr struct {
-    const char* name;
-    int64_t most;
-  } kNumbers[] = {{"offset", kLargestFile}, {"size", kLargestFile}, {"checksum", UINT32_MAX}};
-  for (size_t i = 0; i < 3; ++i) {
-    const int64_t* x = (*cells)[i].whole();
-    if (!x || *x < 0 || *x > kNumbers[i].most) {
-      const std::string must = " must be a whole number up to " + std::to_string(kNumbers[i].most);
-      return malformed(std::string(kNumbers[i].name) + " of " + where + must);
-    }
-  }
-  const std::string* coding = (*cells)[3].text();
-  if (!coding || *coding != "raw") {
-    return malformed("coding of " + where + " must be 'raw', got " + (coding ? quoted(*coding) : "no text"));
-  }
-  out = {*(*cells)[0].whole(), *(*cells)[1].whole(), static_cast<uint32_t>(*(*cells)[2].whole())};
-  if (out.offset != expected) {
-    const std::string must = ", must be at " + std::to_string(expected) + ", after the one before";
-    return malformed(where + " is at " + std::to_string(out.offset) + must);
-  }
-  if (out.size > kLargestFile - 2 * kMostHeader - out.offset) return malformed(where + " ends beyond any file");
-  return {};
-}
-
-Problem check_sections(const Tree* rows, std::vector<Section>& out) {
-  if (!rows || !rows->list()) return malformed("the header must have a list of sections");
-  out.reserve(rows->list()->size());
-  for (const Tree& row : *rows->list()) {
-    Section section;
-    const int64_t expected = out.empty() ? 0 : aligned(out.back().end());
-    if (Problem p = check_row(row, "section " + std::to_string(out.size()), expected, section)) return p;
-    out.push_back(section);
-  }
-  return {};
-}
-
-}  // namespace
-
 Problem open_container(std::string_view data, Container& out) {
   out.data = data;
   if (data.substr(0, kMagic.size()) != kMagic.substr(0, data.size())) {
     return {Status::malformed, "load: this does not begin like a ladder file; give a file that quantize wrote", 0};
   }
   if (Problem p = require(out, kPrelude)) return p;
-  const int major = little<uint16_t>(data, 8);
-  out.minor = little<uint16_t>(data, 10);
-  if (major != kMajor) {
-    return {Status::unsupported,
-            "load: the file has format " + std::to_string(major) + "." + std::to_string(out.minor) + ", must be " +
-                std::to_string(kMajor) + ".x for this version; install another", 0};
+  const Prelude prelude = spelt(data);
+  if (Problem p = check_major(prelude)) return p;
+  if (crc32(data.substr(0, static_cast<size_t>(kPrelude) - sizeof prelude.crc)) != prelude.crc) return wrong_checksum("the prelude");
+  if (Problem p = check_flags(prelude)) return p;
+  out.newer = prelude.minor > kMinor;
+  if (Problem p = check_lengths(prelude, out)) return p;
+  if (data.size() > prelude.total) {
+    return malformed("there are " + std::to_string(data.size() - prelude.total) + " bytes after the end of the file");
   }
-  const int64_t length = little<uint32_t>(data, 12);
-  if (length > kMostHeader) {
-    return malformed("the header has " + std::to_string(length) + " bytes, must have at most " + std::to_string(kMostHeader));
-  }
-  out.header_end = static_cast<int64_t>(kPrelude) + length;
-  out.start = aligned(out.header_end);
-  if (Problem p = require(out, out.header_end)) return p;
-  const std::string_view text = data.substr(kPrelude, static_cast<size_t>(length));
-  if (crc32(text) != little<uint32_t>(data, 16)) {
-    return {Status::malformed, "load: the header has a wrong checksum; fetch the file again", 0};
-  }
-  std::string why;
-  if (!parse_tree(text, out.header, why)) return malformed("the header cannot be read: " + why);
-  if (!out.header.map()) return malformed("the header must be a JSON object");
-  if (Problem p = check_sections(out.header.find("sections"), out.sections)) return p;
-  const int64_t total = out.sections.empty() ? out.header_end : out.needed(out.sections.size() - 1);
-  if (data.size() > static_cast<uint64_t>(total)) {
-    const uint64_t more = data.size() - static_cast<uint64_t>(total);
-    return malformed("there are " + std::to_string(more) + " bytes after the end of the file");
-  }
-  return {};
+  if (Problem p = require(out, out.start)) return p;
+  std::string_view network, table, records;
+  Cursor headers(data.substr(static_cast<size_t>(kPrelude), static_cast<size_t>(out.start - kPrelude)));
+  const std::string_view all = data.substr(static_cast<size_t>(kPrelude), headers.left());
+  headers.take(prelude.network, network) && headers.take(prelude.table, table) && headers.take(prelude.records, records);
+  if (crc32(network) != prelude.network_crc) return wrong_checksum("the network header");
+  if (crc32(table) != prelude.table_crc) return wrong_checksum("the offset table");
+  if (Problem p = check_identity(prelude, data, all)) return p;
+  out.text_left = kMostHeader;
+  if (Problem p = cut_records(table, records, prelude.layers, out.records)) return p;
+  return decode(network, prelude.decoded, out.texts, out.text) ? Problem{} : malformed("the network header cannot be decoded");
 }
 
-Problem read_section(const Container& file, size_t number, std::string_view& body) {
-  const Section& section = file.sections[number];
-  if (Problem p = require(file, file.needed(number))) return p;
-  const auto begin = static_cast<size_t>(number ? file.needed(number - 1) : file.header_end);
-  const auto first = static_cast<size_t>(file.start + section.offset);
-  const std::string_view padding = file.data.substr(begin, first - begin);
-  const std::string where = "section " + std::to_string(number);
-  if (std::any_of(padding.begin(), padding.end(), [](char c) { return c != 0; })) {
-    return malformed("the padding before " + where + " is not zero");
+Problem read_record(Container& file, size_t number, std::string& text) {
+  const std::string where = "layer header " + std::to_string(number);
+  constexpr size_t kSum = 4;
+  const std::string_view record = file.records[number];
+  std::string_view code, sum;
+  Cursor in(record.substr(0, record.size() - std::min(record.size(), kSum)));
+  uint32_t crc = 0;
+  if (!Cursor(record.substr(record.size() - std::min(record.size(), kSum))).little(crc)) return malformed(where + " is too short");
+  if (crc32(record.substr(0, in.left())) != crc) return wrong_checksum(where);
+  uint16_t its_number = 0;
+  uint64_t length = 0;
+  if (!in.take(kStartCode.size(), code) || code != kStartCode || !in.little(its_number) || its_number != number) {
+    return malformed(where + " does not begin as it must");
   }
-  body = file.data.substr(first, static_cast<size_t>(section.size));
-  if (crc32(body) != section.crc) {
-    return {Status::malformed, "load: " + where + " has a wrong checksum; fetch the file again", 0};
-  }
-  return {};
+  if (!in.varint(length) || length > static_cast<uint64_t>(kMostRecord)) return malformed(where + " is too long");
+  if (static_cast<int64_t>(length) > file.text_left) return malformed("the layer headers together are too long");
+  file.text_left -= static_cast<int64_t>(length);
+  std::string_view stored;
+  in.take(in.left(), stored);
+  return decode(stored, static_cast<size_t>(length), file.texts, text) ? Problem{} : malformed(where + " cannot be decoded");
 }
 
 }  // namespace bl

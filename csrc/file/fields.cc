@@ -2,15 +2,14 @@
 
 #include <algorithm>
 
-#include "container.h"
 #include "graph/graph.h"
+#include "problems.h"
 
 namespace bl {
 
 namespace {
 
-constexpr int64_t kMostCount = int64_t{1} << 40;
-constexpr int64_t kMostWidth = 64;
+constexpr int64_t kMostWidth = 64, kMostLength = int64_t{1} << 62, kMostSum = UINT32_MAX;
 
 bool all_of(const Tree& x, bool (*good)(const Tree&)) {
   return x.list() && std::all_of(x.list()->begin(), x.list()->end(), good);
@@ -22,21 +21,20 @@ bool all_of_entries(const Tree& x, bool (*good)(const Tree&)) {
 
 bool is_text(const Tree& x) { return x.text(); }
 
-bool is_list(const Tree& x) { return x.list(); }
-
-bool is_object(const Tree& x) { return x.map(); }
+bool is_map(const Tree& x) { return x.map(); }
 
 bool is_dtype(const Tree& x) {
   Type type;
   return x.text() && type_named(*x.text(), type);
 }
 
-bool is_count(const Tree& x) { return x.whole() && 0 <= *x.whole() && *x.whole() <= kMostCount; }
+bool is_whole(const Tree& x, int64_t most) { return x.whole() && 0 <= *x.whole() && *x.whole() <= most; }
 
-bool is_hex(const Tree& x) {
-  return x.text() && x.text()->size() <= 2 * kInline && x.text()->size() % 2 == 0 &&
-         x.text()->find_first_not_of("0123456789abcdef") == std::string::npos;
-}
+bool is_count(const Tree& x) { return is_whole(x, kMostElements); }
+
+bool is_length(const Tree& x) { return is_whole(x, kMostLength); }
+
+bool is_bytes(const Tree& x) { return x.bytes(); }
 
 bool is_kind(const Tree& x) { return x.text() && (*x.text() == "array" || *x.text() == "codes" || *x.text() == "widths"); }
 
@@ -62,17 +60,35 @@ bool are_axes(const Tree& x) { return rises(x, 0, kMostAxes - 1); }
 
 bool are_widths(const Tree& x) { return rises(x, 1, kMostWidth) && !x.list()->empty(); }
 
-bool are_rows(const Tree& x) { return all_of(x, is_object); }
+bool are_rows(const Tree& x) { return all_of(x, is_map); }
 
-bool are_objects_by_name(const Tree& x) { return all_of_entries(x, is_object); }
+bool are_maps_by_name(const Tree& x) { return all_of_entries(x, is_map); }
 
 bool are_limits(const Tree& x) {
-  Tree limits = x;
-  return x.list() && x.list()->size() == 2 && spell_out_floats(limits) &&
-         all_of(limits, [](const Tree& limit) { return limit.is_null() || limit.whole() || limit.real(); });
+  return all_of(x, [](const Tree& limit) { return limit.is_null() || limit.whole() || limit.real(); }) && x.list()->size() == 2;
 }
 
-bool is_mapping(const Tree& x) { return x.map() && !(x.map()->size() == 1 && x.find("float")); }
+// What a network or a node says of itself has no bytes: they would be no plain value elsewhere.
+bool is_plain(const Tree& x) {
+  if (x.list()) return all_of(x, is_plain);
+  return x.map() ? all_of_entries(x, is_plain) : !x.bytes();
+}
+
+bool is_plain_map(const Tree& x) { return x.map() && is_plain(x); }
+
+// Segment, coding and length.
+bool is_part(const Tree& x) { return all_of(x, is_length) && x.list()->size() == 3; }
+
+bool are_parts(const Tree& x) { return all_of(x, is_part); }
+
+bool are_lists_of_parts(const Tree& x) { return all_of(x, are_parts); }
+
+// Length and checksum.
+bool is_segment(const Tree& x) {
+  return x.list() && x.list()->size() == 2 && is_length((*x.list())[0]) && is_whole((*x.list())[1], kMostSum);
+}
+
+bool are_segments(const Tree& x) { return all_of(x, is_segment); }
 
 bool is_free_shape(const Tree& x) {
   return x.is_null() || all_of(x, [](const Tree& n) { return n.text() || is_count(n); });
@@ -82,16 +98,16 @@ constexpr char kDtypes[] =
     "one of bool, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float16, float32, float64";
 
 constexpr Field kRoot[] = {
-    {"graph", is_object, "an object"},
-    {"encodings", are_objects_by_name, "encodings by name"},
-    {"meta", is_mapping, "an object"},
-    {"tensors", are_rows, "a list of objects"},
-    {"sections", is_list, "a list of rows"},
+    {"graph", is_map, "a map"},
+    {"encodings", are_maps_by_name, "encodings by name"},
+    {"meta", is_plain_map, "a map without bytes"},
+    {"order", is_bytes, "bytes"},
+    {"policy", is_text, "text"},
 };
 constexpr Field kGraph[] = {
-    {"inputs", are_rows, "a list of objects"},
+    {"inputs", are_rows, "a list of maps"},
     {"outputs", are_texts, "a list of names"},
-    {"nodes", are_rows, "a list of objects"},
+    {"nodes", are_rows, "a list of maps"},
 };
 constexpr Field kInput[] = {
     {"name", is_text, "text"},
@@ -102,19 +118,25 @@ constexpr Field kNode[] = {
     {"op", is_text, "text"},
     {"inputs", are_texts, "a list of names"},
     {"outputs", are_names, "a list of one name or more"},
-    {"attrs", is_mapping, "an object", true},
+    {"attrs", is_plain_map, "a map without bytes", true},
     {"clip", are_limits, "two limits", true},
+};
+constexpr Field kLayer[] = {
+    {"name", is_text, "text"},
+    {"op", is_text, "text"},
+    {"tensors", are_rows, "a list of maps"},
+    {"segments", are_segments, "a list of lengths and checksums"},
 };
 constexpr Field kArray[] = {
     {"dtype", is_dtype, kDtypes},
     {"shape", are_counts, "a list of sizes"},
-    {"data", is_count, "the number of a section", true},
-    {"hex", is_hex, "the bytes of a small array, at most 32, as lower case text", true},
+    {"bytes", is_bytes, "bytes", true},
+    {"part", is_part, "a segment, a coding and a length", true},
 };
 constexpr Field kEncoding[] = {
     {"format", is_text, "the text of a format"},
     {"axes", are_axes, "a rising list of axes below 32"},
-    {"params", are_objects_by_name, "arrays by name"},
+    {"params", are_maps_by_name, "arrays by name"},
 };
 constexpr Field kHead[] = {
     {"name", is_text, "text"},
@@ -122,12 +144,20 @@ constexpr Field kHead[] = {
 };
 constexpr Field kCodes[] = {
     {"shape", are_counts, "a list of sizes"},
-    {"data", is_count, "the number of a section", true},
-    {"planes", are_counts, "a list of numbers of sections", true},
+    {"data", are_parts, "a list of parts", true},
+    {"planes", are_lists_of_parts, "a list of lists of parts", true},
+    {"tile", is_count, "a number of rows", true},
 };
 constexpr Field kWidths[] = {
     {"of", is_text, "the name of a weight"},
     {"bits", are_widths, "one rising list of widths"},
+    {"dtype", is_dtype, kDtypes},
+    {"shape", are_counts, "a list of sizes"},
+    {"versions", are_rows, "a list of maps"},
+};
+constexpr Field kVersion[] = {
+    {"bytes", is_bytes, "bytes", true},
+    {"part", is_part, "a segment, a coding and a length", true},
 };
 
 const Field* field_named(std::initializer_list<Fields> tables, const std::string& key) {
@@ -141,36 +171,25 @@ const Field* field_named(std::initializer_list<Fields> tables, const std::string
 
 }  // namespace
 
-const Fields kRootFields{kRoot}, kGraphFields{kGraph}, kInputFields{kInput}, kNodeFields{kNode}, kArrayFields{kArray},
-    kEncodingFields{kEncoding}, kHeadFields{kHead}, kCodesFields{kCodes}, kWidthsFields{kWidths};
+const Fields kRootFields{kRoot}, kGraphFields{kGraph}, kInputFields{kInput}, kNodeFields{kNode}, kLayerFields{kLayer},
+    kArrayFields{kArray}, kEncodingFields{kEncoding}, kHeadFields{kHead}, kCodesFields{kCodes}, kWidthsFields{kWidths},
+    kVersionFields{kVersion};
 
 Problem checked(const Tree& x, std::initializer_list<Fields> tables, const std::string& where, bool others) {
-  if (!x.map()) return damaged(where, "an object", shown(x));
+  if (!x.map()) return damaged(where, "a map", shown(x));
   for (const Fields& table : tables) {
     for (const Field& field : table) {
       const Tree* value = x.find(field.key);
-      if (!value && !field.optional) return damaged(where, std::string("an object with '") + field.key + "'", "one without");
+      if (!value && !field.optional) return damaged(where, std::string("a map with '") + field.key + "'", "one without");
       if (value && !field.good(*value)) {
         return damaged(std::string("'") + field.key + "' of " + where, field.called, shown(*value));
       }
     }
   }
   for (const auto& [key, value] : *x.map()) {
-    if (!others && !field_named(tables, key)) return damaged(where, "an object of the keys of its kind", quoted(key));
+    if (!others && !field_named(tables, key)) return damaged(where, "a map of the keys of its kind", quoted(key));
   }
   return {};
-}
-
-Problem damaged(const std::string& where, const std::string& must, const std::string& got) {
-  return malformed(where + " must be " + must + ", got " + got);
-}
-
-std::string shown(const Tree& x) {
-  if (x.text()) return quoted(*x.text());
-  if (x.whole()) return std::to_string(*x.whole());
-  if (x.flag()) return *x.flag() ? "true" : "false";
-  if (x.list()) return "a list of " + std::to_string(x.list()->size());
-  return x.is_null() ? "null" : x.map() ? "an object" : "a float";
 }
 
 }  // namespace bl

@@ -1,4 +1,4 @@
-// What the header of a file may say: every object's keys, what a good value of each is, and what to call one in errors.
+// What the headers of a file may say: every map's keys, what a good value of each is, and what to call one in errors.
 #pragma once
 
 #include <initializer_list>
@@ -19,19 +19,16 @@ struct Field {
 
 using Fields = std::span<const Field>;
 
-extern const Fields kRootFields, kGraphFields, kInputFields, kNodeFields, kArrayFields, kEncodingFields;
-extern const Fields kHeadFields;                  // of every tensor
-extern const Fields kCodesFields, kWidthsFields;  // what those kinds have beside an encoding or an array
+extern const Fields kRootFields, kGraphFields, kInputFields, kNodeFields, kLayerFields;
+extern const Fields kEncodingFields, kArrayFields;  // of all that is encoded, and of all arrays
+extern const Fields kHeadFields;                    // of every tensor
+extern const Fields kCodesFields, kWidthsFields, kVersionFields;
 
-constexpr size_t kInline = 32;  // bytes of an array that are written in the header itself
+constexpr int64_t kInline = 32;  // bytes of an array that stand in a layer's header itself
 constexpr size_t kMostAxes = 32;
+constexpr int64_t kMostElements = int64_t{1} << 40;  // of a tensor
 
-// `x` is an object with every field of `tables` there and good, and, unless `others` may be there, with no other.
+// `x` is a map with every field of `tables` there and good, and, unless `others` may be there, with no other.
 Problem checked(const Tree& x, std::initializer_list<Fields> tables, const std::string& where, bool others);
-
-Problem damaged(const std::string& where, const std::string& must, const std::string& got);
-
-// A few words on a value, for errors.
-std::string shown(const Tree& x);
 
 }  // namespace bl

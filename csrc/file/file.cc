@@ -1,32 +1,43 @@
-// A header and sections as a network. What holds for one field alone is in fields.cc; what depends on two is here.
+// A file as a network: where everything lies is known and checked before any segment is read.
 #include "file.h"
 
 #include <algorithm>
 #include <new>
 
-#include "codec/dense.h"
+#include "checked.h"
 #include "container.h"
+#include "crc32.h"
+#include "cursor.h"
+#include "decode.h"
 #include "fields.h"
 #include "file_graph.h"
-#include "format.h"
-#include "source.h"
+#include "layer_head.h"
+#include "problems.h"
+#include "trees.h"
 
 namespace bl {
 
 namespace {
 
-using Floors = std::map<std::string, int>;
-
-// A nested weight whose planes come later in the file.
-struct Nested {
-  const std::string* name;
-  Codes codes;
-  std::vector<int64_t> sections;  // of its planes, most significant first
-  size_t wanted;                  // how many of them to read
-  std::vector<std::string_view> planes;
+// A file with all its headers read.
+struct Opened {
+  Container file;
+  Tree network;
+  Strings strings;
+  Floors floors;
+  std::vector<uint16_t> order;  // the layer of every segment of the file
+  std::vector<LayerHead> layers;
+  int64_t body = 0;  // bytes of all segments
+  std::map<std::string, StoredEncoding> encodings;  // activations
 };
 
-Problem check_widths(const Tree& meta, const char* key, Floors& out) {
+Problem tree_of(Cursor& in, const Strings& strings, const std::string& where, Tree& out) {
+  std::string why;
+  if (!read_tree(in, strings, out, why)) return malformed(where + " cannot be read: " + why);
+  return out.map() ? Problem{} : damaged(where, "a map", shown(out));
+}
+
+Problem read_widths(const Tree& meta, const char* key, Floors& out) {
   const Tree* found = meta.find(key);
   if (!found) return {};
   const std::string where = std::string("'") + key + "' of meta";
@@ -38,125 +49,73 @@ Problem check_widths(const Tree& meta, const char* key, Floors& out) {
   return {};
 }
 
-// Of a nested tensor, the planes to read: those that are there and were asked for, but never fewer than its minimum.
-size_t planes_wanted(const Tree& entry, const Format& format, size_t present, int bits, const Floors& floors) {
-  const auto floor = floors.find(*entry.find("name")->text());
-  const int least = std::max(format.least_bits(), floor == floors.end() ? 1 : floor->second);
-  const Tree::List& planes = *entry.find("planes")->list();
-  const auto gone = [present](const Tree& n) { return static_cast<size_t>(*n.whole()) >= present; };
-  const auto there = static_cast<int>(std::find_if(planes.begin(), planes.end(), gone) - planes.begin());
-  const int asked = bits > 0 ? std::min(bits, there) : there;
-  return static_cast<size_t>(std::clamp(asked, std::min(least, format.bits), format.bits));
-}
-
-// The file holds every section but the planes that nobody asked for, up to the last one needed.
-Problem require_needed(const Container& file, const Tree::List& tensors, int bits, const Floors& floors) {
-  std::vector<bool> needed(file.sections.size(), true);
-  const size_t present = file.present();
-  for (const Tree& entry : tensors) {
-    const Tree* planes = entry.find("planes");
-    if (*entry.find("kind")->text() != "codes" || !planes) continue;
-    Format format;
-    if (Problem p = check_format(entry, "tensor " + quoted(*entry.find("name")->text()), format)) return p;
-    if (!format.nested()) continue;
-    const Tree::List& numbers = *planes->list();
-    for (size_t i = planes_wanted(entry, format, present, bits, floors); i < numbers.size(); ++i) {
-      const auto n = static_cast<size_t>(*numbers[i].whole());
-      if (n < needed.size()) needed[n] = false;
-    }
-  }
-  const auto last = std::find(needed.rbegin(), needed.rend(), true);
-  return last == needed.rend() ? Problem{} : require(file, file.needed(static_cast<size_t>(needed.rend() - last) - 1));
-}
-
-Problem check_tensors(const Tree::List& tensors, bool newer) {
-  for (const Tree& entry : tensors) {
-    if (Problem p = checked(entry, {kHeadFields}, "a tensor", true)) return p;
-    const std::string& kind = *entry.find("kind")->text();
-    const std::string where = "tensor " + quoted(*entry.find("name")->text());
-    Problem p = kind == "array"   ? checked(entry, {kHeadFields, kArrayFields}, where, newer)
-                : kind == "codes" ? checked(entry, {kHeadFields, kEncodingFields, kCodesFields}, where, newer)
-                                  : checked(entry, {kHeadFields, kWidthsFields, kArrayFields}, where, newer);
-    if (p) return p;
+Problem read_order(const Tree::Bytes& bytes, size_t layers, std::vector<uint16_t>& out) {
+  Cursor in({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  while (in.left()) {
+    uint64_t layer = 0;
+    if (!in.varint(layer) || layer >= layers) return malformed("'order' names a layer that is not there");
+    out.push_back(static_cast<uint16_t>(layer));
   }
   return {};
 }
 
-Problem read_versions(const Tree& entry, Source& source, const std::string& where, PerWidth& out) {
-  if (Problem p = source.array(entry, where, out.versions)) return p;
-  out.of = *entry.find("of")->text();
-  for (const Tree& b : *entry.find("bits")->list()) out.bits.push_back(static_cast<int>(*b.whole()));
-  const Shape& shape = out.versions.shape;
-  if (shape.empty() || static_cast<size_t>(shape[0]) != out.bits.size()) {
-    return damaged("shape of " + where, std::to_string(out.bits.size()) + " versions long", shown(*entry.find("shape")));
+Problem read_network(Opened& o) {
+  std::string why;
+  Cursor in(o.file.text);
+  if (!read_strings(in, o.file.text.size(), o.strings, why)) return malformed("the network header cannot be read: " + why);
+  if (Problem p = tree_of(in, o.strings, "the network header", o.network)) return p;
+  if (Problem p = checked(o.network, {kRootFields}, "the network header", o.file.newer)) return p;
+  const std::string& policy = *o.network.find("policy")->text();
+  if (!o.file.newer && policy != "layer" && policy != "plane" && policy != "importance") {
+    return damaged("'policy' of the network header", "layer, plane or importance", quoted(policy));
+  }
+  const Tree& meta = *o.network.find("meta");
+  Floors defaults;
+  if (Problem p = read_widths(meta, "min_bits", o.floors)) return p;
+  if (Problem p = read_widths(meta, "default_bits", defaults)) return p;
+  return read_order(*o.network.find("order")->bytes(), o.file.records.size(), o.order);
+}
+
+Problem read_layers(Opened& o) {
+  o.layers.resize(o.file.records.size());
+  for (size_t i = 0; i < o.layers.size(); ++i) {
+    const std::string where = "layer header " + std::to_string(i);
+    std::string text;
+    Tree tree;
+    if (Problem p = read_record(o.file, i, text)) return p;
+    Cursor in(text);
+    if (Problem p = tree_of(in, o.strings, where, tree)) return p;
+    if (Problem p = read_layer(tree, o.floors, o.file.newer, where, o.layers[i])) return p;
   }
   return {};
 }
 
-// Reads all of a weight that has one section; of a nested one, notes where its planes are.
-Problem read_codes(const Tree& entry, Source& source, const std::string& where, Codes& out, std::vector<int64_t>& planes) {
-  if (Problem p = shape_of(entry, where, out.shape)) return p;
-  if (Problem p = source.encoding(entry, where, &out.shape, out.encoding)) return p;
-  const Tree *data = entry.find("data"), *numbers = entry.find("planes");
-  if (!out.encoding.format.nested()) {
-    if (!data || numbers) {
-      return damaged(where, "an object with 'data' and without 'planes'", numbers ? "'planes'" : "neither");
+// Gives segments their places in the file, one after the other in its order, up to its end.
+Problem place_segments(Opened& o) {
+  std::vector<size_t> placed(o.layers.size());
+  int64_t end = o.file.start;
+  for (const uint16_t layer : o.order) {
+    std::vector<Segment>& segments = o.layers[layer].segments;
+    if (placed[layer] == segments.size()) return malformed("'order' has more segments of layer " + std::to_string(layer) + " than it has");
+    Segment& segment = segments[placed[layer]++];
+    segment.begin = end;
+    if (!checked_add(end, segment.length, end) || !checked_add(o.body, segment.length, o.body)) {
+      return malformed("its segments end beyond any file");
     }
-    return source.codes(*data->whole(), where, out);
   }
-  const auto bits = static_cast<size_t>(out.encoding.format.bits);
-  if (data || !numbers || numbers->list()->size() != bits) {
-    return damaged("planes of " + where, std::to_string(bits) + " numbers of sections", numbers ? shown(*numbers) : "none");
+  for (size_t i = 0; i < placed.size(); ++i) {
+    if (placed[i] != o.layers[i].segments.size()) return malformed("'order' lacks segments of layer " + std::to_string(i));
   }
-  for (const Tree& n : *numbers->list()) planes.push_back(*n.whole());
-  return {};
+  if (end == o.file.total) return {};
+  return damaged("the length of the file", std::to_string(end) + " bytes, as its headers say", std::to_string(o.file.total));
 }
 
-// Reads the planes of all nested weights, in the order of the file.
-Problem read_planes(Source& source, std::vector<Nested>& weights) {
-  const int64_t before = source.last_claimed();
-  std::vector<std::pair<int64_t, Nested*>> order;
-  for (Nested& w : weights) {
-    const std::string where = "tensor " + quoted(*w.name);
-    for (const int64_t n : w.sections) {
-      if (Problem p = source.claim(n, where)) return p;
-    }
-    if (!std::is_sorted(w.sections.begin(), w.sections.end()) || w.sections[0] <= before) {
-      return damaged("planes of " + where, "rising, after all that every width needs", "others");
-    }
-    for (size_t i = 0; i < w.wanted; ++i) order.emplace_back(w.sections[i], &w);
-  }
-  std::sort(order.begin(), order.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-  for (const auto& [number, w] : order) {
-    std::string_view& plane = w->planes.emplace_back();
-    if (Problem p = source.plane(number, "tensor " + quoted(*w->name), elements(w->codes.shape), plane)) return p;
-  }
-  for (Nested& w : weights) {
-    w.codes.bytes = from_planes(w.planes, elements(w.codes.shape));
-    narrow(w.codes.encoding, static_cast<int>(w.wanted));
-  }
-  return {};
-}
-
-Problem read_tensors(const Tree::List& tensors, Source& source, int bits, const Floors& floors, Graph& out,
-                     std::vector<Nested>& nested) {
-  const size_t present = source.file().present();
-  for (const Tree& entry : tensors) {
-    const std::string &name = *entry.find("name")->text(), &kind = *entry.find("kind")->text();
-    const std::string where = "tensor " + quoted(name);
-    const auto [place, is_new] = out.constants.try_emplace(name);
-    if (name.empty() || !is_new) return damaged("names of tensors", "different from each other", quoted(name));
-    if (kind == "array") {
-      if (Problem p = source.array(entry, where, place->second.emplace<Array>())) return p;
-    } else if (kind == "widths") {
-      if (Problem p = read_versions(entry, source, where, place->second.emplace<PerWidth>())) return p;
-    } else {
-      Codes& codes = place->second.emplace<Codes>();
-      std::vector<int64_t> planes;
-      if (Problem p = read_codes(entry, source, where, codes, planes)) return p;
-      if (planes.empty()) continue;
-      const size_t wanted = planes_wanted(entry, codes.encoding.format, present, bits, floors);
-      nested.push_back({&place->first, std::move(codes), std::move(planes), wanted, {}});
+// Every tensor has a name of its own, which `graph` then knows.
+Problem add_names(const std::vector<LayerHead>& layers, Graph& graph) {
+  for (const LayerHead& layer : layers) {
+    for (const StoredTensor& t : layer.tensors) {
+      const bool is_new = graph.constants.try_emplace(t.name).second;
+      if (t.name.empty() || !is_new) return damaged("names of tensors", "different from each other", quoted(t.name));
     }
   }
   return {};
@@ -165,46 +124,106 @@ Problem read_tensors(const Tree::List& tensors, Source& source, int bits, const 
 Problem check_versions(const Graph& graph) {
   for (const auto& [name, constant] : graph.constants) {
     const PerWidth* versions = std::get_if<PerWidth>(&constant);
-    if (versions && !graph.constant<Codes>(versions->of)) {
-      return damaged("'of' of tensor " + quoted(name), "the name of a tensor of codes", quoted(versions->of));
-    }
+    if (!versions || graph.constant<Codes>(versions->of)) continue;
+    return damaged("'of' of tensor " + quoted(name), "the name of a tensor of codes", quoted(versions->of));
   }
   return {};
 }
 
-Problem read_header(const Container& file, int bits, Graph& out) {
-  const bool newer = file.minor > kMinor;
-  if (Problem p = checked(file.header, {kRootFields}, "the header", newer)) return p;
-  out.meta = *file.header.find("meta");
-  if (!spell_out_floats(out.meta)) return damaged("a float of meta", "inf, -inf or nan", "another");
-  Floors floors, defaults;
-  if (Problem p = check_widths(out.meta, "min_bits", floors)) return p;
-  if (Problem p = check_widths(out.meta, "default_bits", defaults)) return p;
-  const Tree::List& tensors = *file.header.find("tensors")->list();
-  if (Problem p = check_tensors(tensors, newer)) return p;
-  if (Problem p = require_needed(file, tensors, bits, floors)) return p;
-  Source source(file);
-  std::vector<Nested> nested;
-  if (Problem p = read_tensors(tensors, source, bits, floors, out, nested)) return p;
-  for (const auto& [name, entry] : *file.header.find("encodings")->map()) {
+Problem read_encodings(Opened& o) {
+  for (const auto& [name, entry] : *o.network.find("encodings")->map()) {
     const std::string where = "activation " + quoted(name);
-    if (Problem p = checked(entry, {kEncodingFields}, where, newer)) return p;
-    if (Problem p = source.encoding(entry, where, nullptr, out.encodings[name])) return p;
+    if (Problem p = checked(entry, {kEncodingFields}, where, o.file.newer)) return p;
+    if (Problem p = stored_encoding(entry, nullptr, Inline::all, o.file.newer, where, o.encodings[name])) return p;
   }
-  if (Problem p = read_planes(source, nested)) return p;
-  for (Nested& w : nested) out.constants.at(*w.name) = std::move(w.codes);
-  if (Problem p = source.all_claimed()) return p;
+  return {};
+}
+
+Problem check_size(const Opened& o, int64_t most) {
+  int64_t total = 0;
+  bool fits = true;
+  for (const LayerHead& layer : o.layers) fits = fits && add_decoded(layer, total);
+  for (const auto& [name, encoding] : o.encodings) {
+    for (const auto& [key, values] : encoding.params) fits = fits && checked_add(total, values.bytes, total);
+  }
+  total = std::max(total, o.body);  // nobody needs a file that is longer than what it holds
+  if (fits && total <= most) return {};
+  return {Status::malformed, "load: the tensors take " + (fits ? std::to_string(total) : "more than 2^63") +
+                                 " bytes in memory, must be at most " + std::to_string(most) + "; raise the limit if that is right", 0};
+}
+
+// How many segments of `layer` a reader of `bits` needs.
+size_t segments_needed(const LayerHead& layer, int bits) {
+  size_t last = 0;
+  for (const StoredTensor& t : layer.tensors) {
+    if (!t.least || !bits) continue;
+    const int planes = std::clamp(bits, t.least, t.encoding.format.bits);
+    last = std::max(last, layer.segment_of(planes, t.least));
+  }
+  return last + 1;
+}
+
+// How many segments of `layer` are there, one after the other from the first.
+size_t segments_there(const LayerHead& layer, uint64_t size) {
+  size_t count = 0;
+  for (int64_t end = 0; count < layer.segments.size(); ++count) {
+    const Segment& segment = layer.segments[count];
+    if (!checked_add(segment.begin, segment.length, end) || static_cast<uint64_t>(end) > size) break;
+  }
+  return count;
+}
+
+Problem require_needed(const Opened& o, int bits) {
+  int64_t needed = o.file.start;
+  for (const LayerHead& layer : o.layers) {
+    const Segment& last = layer.segments[segments_needed(layer, bits) - 1];
+    int64_t end = 0;
+    if (!checked_add(last.begin, last.length, end)) return malformed("its segments end beyond any file");
+    needed = std::max(needed, end);
+  }
+  return require(o.file, needed);
+}
+
+Problem read_segments(const Opened& o, size_t number, int bits, Graph& out) {
+  const LayerHead& layer = o.layers[number];
+  const size_t count = bits ? segments_needed(layer, bits) : segments_there(layer, o.file.data.size());
+  std::vector<std::string_view> segments;
+  for (size_t i = 0; i < count; ++i) {
+    const Segment& segment = layer.segments[i];
+    segments.push_back(o.file.data.substr(static_cast<size_t>(segment.begin), static_cast<size_t>(segment.length)));
+    if (crc32(segments.back()) == segment.crc) continue;
+    const std::string which = "segment " + std::to_string(i) + " of layer " + std::to_string(number);
+    return {Status::malformed, "load: " + which + " has a wrong checksum; fetch the file again", 0};
+  }
+  return decode_layer(layer, segments, bits, out);
+}
+
+Problem read_all(std::string_view data, int bits, int64_t most, Graph& out) {
+  Opened o;
+  if (Problem p = open_container(data, o.file)) return p;
+  if (Problem p = read_network(o)) return p;
+  if (Problem p = read_layers(o)) return p;
+  if (Problem p = place_segments(o)) return p;
+  if (Problem p = read_encodings(o)) return p;
+  if (Problem p = add_names(o.layers, out)) return p;
+  if (Problem p = check_size(o, most)) return p;
+  if (Problem p = require_needed(o, bits)) return p;
+  for (size_t i = 0; i < o.layers.size(); ++i) {
+    if (Problem p = read_segments(o, i, bits, out)) return p;
+  }
+  for (const auto& [name, stored] : o.encodings) {
+    if (Problem p = decode_encoding(stored, {}, "activation " + quoted(name), out.encodings[name])) return p;
+  }
   if (Problem p = check_versions(out)) return p;
-  return read_graph(*file.header.find("graph"), newer, out);
+  out.meta = *o.network.find("meta");
+  return read_graph(*o.network.find("graph"), o.file.newer, out);
 }
 
 }  // namespace
 
-Problem read_file(const uint8_t* data, size_t size, int bits, Graph& out) try {
+Problem read_file(const uint8_t* data, size_t size, int bits, Graph& out, int64_t most) try {
   out = Graph{};
-  Container file;
-  if (Problem p = open_container({reinterpret_cast<const char*>(data), size}, file)) return p;
-  return read_header(file, bits, out);
+  return read_all({reinterpret_cast<const char*>(data), size}, bits, most, out);
 } catch (const std::bad_alloc&) {
   return {Status::no_memory, "load: there is not enough memory for this file; ask for fewer bits", 0};
 }

@@ -19,8 +19,12 @@ struct Problem {
   explicit operator bool() const { return status != Status::ok; }
 };
 
-// The network in `size` bytes at `data`, which may be a prefix of a file: nested weights then have the planes that are
-// there. `bits`: read at most that many planes of each nested weight; 0 reads all there are.
-Problem read_file(const uint8_t* data, size_t size, int bits, Graph& out);
+constexpr int64_t kMostDecoded = int64_t{8} << 30;  // bytes of all tensors in memory, unless the caller says otherwise
+
+// The network in `size` bytes at `data`, which may be a prefix of a file: with `bits` 0 nested weights then have the planes
+// that are there, and it is truncated only if it lacks what every width needs. Other `bits`: at most that many planes of each
+// nested weight, which must be there. Tensors that would take more than `most` bytes are refused before any is decoded.
+// Damage is never worked around here: that, and deltas, are the Python reader's.
+Problem read_file(const uint8_t* data, size_t size, int bits, Graph& out, int64_t most = kMostDecoded);
 
 }  // namespace bl

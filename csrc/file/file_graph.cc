@@ -3,9 +3,9 @@
 #include <set>
 #include <string_view>
 
-#include "container.h"
 #include "fields.h"
 #include "graph/words.h"
+#include "problems.h"
 
 namespace bl {
 
@@ -46,10 +46,8 @@ Problem read_node(const Tree& entry, bool newer, Node& out) {
   else out.attrs.value = Tree::Map{};
   out.clipped = clip;
   if (clip) {
-    Tree limits = *clip;
-    spell_out_floats(limits);
-    out.low = limit((*limits.list())[0]);
-    out.high = limit((*limits.list())[1]);
+    out.low = limit((*clip->list())[0]);
+    out.high = limit((*clip->list())[1]);
   }
   return {};
 }
@@ -111,9 +109,6 @@ Problem read_graph(const Tree& entry, bool newer, Graph& out) {
     if (Problem p = read_node(node, newer, out.nodes.emplace_back())) return p;
   }
   if (Problem p = check_operators(out)) return p;
-  for (Node& node : out.nodes) {
-    if (!spell_out_floats(node.attrs)) return damaged("a float of node " + quoted(node.name()), "inf, -inf or nan", "another");
-  }
   return check_names(out);
 }
 

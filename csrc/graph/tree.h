@@ -1,4 +1,4 @@
-// A value of the header of a file: JSON's kinds, with whole numbers apart from others. Also the attributes of a node.
+// A value as headers of files have it: the attributes of a node, or what a network says of itself.
 #pragma once
 
 #include <cstdint>
@@ -10,10 +10,11 @@
 namespace bl {
 
 struct Tree {
+  using Bytes = std::vector<uint8_t>;
   using List = std::vector<Tree>;
   struct Entry;
-  using Map = std::vector<Entry>;  // in the order of the text
-  std::variant<std::monostate, bool, int64_t, double, std::string, List, Map> value;
+  using Map = std::vector<Entry>;  // in the order of the file
+  std::variant<std::monostate, bool, int64_t, double, std::string, List, Map, Bytes> value;
 
   bool is_null() const { return value.index() == 0; }
   const bool* flag() const { return std::get_if<bool>(&value); }
@@ -22,6 +23,7 @@ struct Tree {
   const std::string* text() const { return std::get_if<std::string>(&value); }
   const List* list() const { return std::get_if<List>(&value); }
   const Map* map() const { return std::get_if<Map>(&value); }
+  const Bytes* bytes() const { return std::get_if<Bytes>(&value); }
 
   // The entry of a map under `key`, or null where this is no map or has no such key.
   const Tree* find(std::string_view key) const;
@@ -32,13 +34,5 @@ struct Tree::Entry {
   std::string first;
   Tree second;
 };
-
-// The tree that `text` spells. False, with the reason in `why`, if it spells none: docs/file-format.md says what may stand
-// in a header (ASCII, depth at most 32, no key twice, whole numbers of 64 bits, finite floats).
-bool parse_tree(std::string_view text, Tree& out, std::string& why);
-
-// Makes a float of every {"float":"inf"}, {"float":"-inf"} and {"float":"nan"} in `x`, a value in which they may stand.
-// False if another object has the one key "float".
-bool spell_out_floats(Tree& x);
 
 }  // namespace bl

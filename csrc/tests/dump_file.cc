@@ -8,7 +8,7 @@
 #include <iostream>
 #include <string>
 
-#include "file/container.h"
+#include "file/crc32.h"
 #include "file/file.h"
 
 namespace {

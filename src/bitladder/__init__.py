@@ -15,20 +15,37 @@ __version__ = "0.1.0"
 HOME = {
     "Model": "bitladder.model",
     "load": "bitladder.model",
+    "diff": "bitladder.file.delta",
+    "patch": "bitladder.file.delta",
     "Fixed": "bitladder.formats",
     "Int": "bitladder.formats",
     "Nested": "bitladder.formats",
     "Ternary": "bitladder.formats",
     "parse": "bitladder.formats",
+    "from_safetensors": "bitladder.recipe",
     "quantize": "bitladder.recipe",
 }
 
-__all__ = ["Fixed", "Int", "Model", "Nested", "Ternary", "__version__", "load", "parse", "quantize"]
+__all__ = [
+    "Fixed",
+    "Int",
+    "Model",
+    "Nested",
+    "Ternary",
+    "__version__",
+    "diff",
+    "from_safetensors",
+    "load",
+    "parse",
+    "patch",
+    "quantize",
+]
 
 if TYPE_CHECKING:
+    from bitladder.file.delta import diff, patch
     from bitladder.formats import Fixed, Int, Nested, Ternary, parse
     from bitladder.model import Model, load
-    from bitladder.recipe import quantize
+    from bitladder.recipe import from_safetensors, quantize
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,30 @@ def unsupported(data: Buffer) -> list[tuple[str, str]]:
 def trim() -> None:
     """Gives memory that is free back to the system; does nothing where the C library cannot."""
 
+# Codings of parts, by number: what docs/coding.md says. None where a coding does not apply, or bytes are not what it makes.
+# Codes are 32-bit integers, those of planes 8-bit, all little-endian.
+
+def codec_encode_codes(coding: int, codes: bytes, rows: int, cols: int, bits: int, low: int, high: int) -> bytes | None: ...
+def codec_decode_codes(coding: int, body: bytes, rows: int, cols: int, bits: int, low: int, high: int) -> bytes | None: ...
+def codec_encode_plane(coding: int, codes: bytes, rows: int, cols: int, bits: int, number: int, sign: bool) -> bytes | None: ...
+def codec_decode_planes(
+    parts: list[tuple[int, bytes]], before: bytes, rows: int, cols: int, sign: bool, known: int
+) -> bytes | None: ...
+def codec_encode_numbers(coding: int, dtype: str, values: bytes, before: bytes | None) -> bytes | None: ...
+def codec_decode_numbers(coding: int, body: bytes, dtype: str, count: int, before: bytes | None) -> bytes | None: ...
+
+class Text:
+    """The headers of a file so far, as the adaptive coder sees them."""
+
+    def learn(self, text: bytes) -> None:
+        """Takes in a text that is known."""
+
+    def encode(self, text: bytes) -> bytes:
+        """The bytes of the next text."""
+
+    def decode(self, body: bytes, length: int) -> bytes | None:
+        """The next text, of `length` bytes."""
+
 class Rung:
     """A network at chosen widths. Any number of threads may run it at once."""
 

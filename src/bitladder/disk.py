@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import secrets
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+
+SCRAP = re.compile(r"\.\d+\.[0-9a-f]{8}")  # what follows a file's name in that of its sibling
+STALE = 3600  # seconds that a sibling was not written to before it is taken for one that a killed process left
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -16,7 +23,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """A new file that takes the place of `path` when the block ends well; if it does not, nothing has changed.
 
     Bytes go to a sibling of `path`, reach the disk, and only then get its name. A full disk, an exception or Ctrl-C
-    removes the sibling.
+    removes the sibling; one that a killed process left goes with the next write an hour later.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -27,6 +34,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """
     target = Path(os.path.realpath(path))
     check_writable(path)
+    sweep(target)
     sibling = fresh_sibling(target)
     try:
         with open(sibling, "xb") as f:
@@ -34,25 +42,61 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             f.flush()
             os.fsync(f.fileno())
         os.replace(sibling, target)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             sibling.unlink()
+        if isinstance(error, OSError) and error.filename in (None, os.fspath(sibling)) and error.strerror:
+            raise unwritten(path, error) from None
         raise
-    sync_folder(target.parent)
+    try:
+        sync_folder(target.parent)
+    except OSError as error:
+        text = f"write: {os.fspath(path)!r} is written, but may not outlive a power cut ({error.strerror}); check the disk"
+        raise OSError(text) from None
+
+
+def unwritten(path: str | os.PathLike[str], error: OSError) -> OSError:
+    """The same error, saying what was not written and what to do."""
+    advice = "make room or choose another place" if error.errno in FULL else "check the disk or choose another place"
+    told = type(error)(f"write: {os.fspath(path)!r} cannot be written ({error.strerror}), nothing was changed; {advice}")
+    told.errno = error.errno
+    return told
 
 
 def fresh_sibling(target: Path) -> Path:
     """A name beside `target` that no other process uses."""
-    return target.with_name(f".{target.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}")
+    return target.with_name(f"{beside(target)}.{os.getpid()}.{secrets.token_hex(4)}")
+
+
+def beside(target: Path) -> str:
+    """How the names of all siblings of `target` begin."""
+    return f".{target.name[:100]}"
+
+
+def sweep(target: Path) -> None:
+    """Remove the siblings of `target` that nothing has written to for an hour."""
+    begin = beside(target)
+    with suppress(OSError), os.scandir(target.parent) as entries:
+        for entry in entries:
+            if entry.name.startswith(begin) and SCRAP.fullmatch(entry.name, len(begin)):
+                with suppress(OSError):
+                    if entry.stat(follow_symlinks=False).st_mtime < time.time() - STALE:
+                        os.unlink(entry.path)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` last; where folders cannot be opened (Windows) there is nothing to do."""
-    with suppress(OSError):
+    """Make a rename in `folder` last; where folders cannot be opened (Windows) or synced there is nothing to do."""
+    try:
         handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
+    except PermissionError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        with suppress(OSError):
             os.close(handle)
 
 

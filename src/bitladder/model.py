@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from bitladder import file, native
 from bitladder.engine import Engine
 from bitladder.errors import Unsupported
+from bitladder.file.gains import gains as energy_gains
 from bitladder.formats import Encoding, Format
 from bitladder.formats.tensor import SPREAD, Array, ns
 from bitladder.ir.graph import CHANNEL_AXIS, Constant, Graph, Node, PerWidth, Value
@@ -43,12 +43,13 @@ class Model:
     """A network that can be called with arrays; it never changes, `at` gives another that shares its weights.
 
     whole: the network with all the planes it has: what `at` widens to and `save` writes. bits: the widths it runs at, None
-    for all. The engine is loaded when it is first called, once for all widths.
+    for all. The engine is loaded when it is first called, once for all widths. arrival: the file it came from.
     """
 
     whole: Graph
     bits: Widths = None
     engine: Engine = None  # type: ignore[assignment]  # made below
+    arrival: file.Arrival | None = None
 
     def __post_init__(self) -> None:
         if unknown := sorted({n.op for n in self.whole.nodes} - set(OPS)):
@@ -71,10 +72,42 @@ class Model:
             return next(iter(results.values()))
         return results if len(arrays) == 1 and isinstance(arrays[0], Mapping) else tuple(results.values())
 
-    @cached_property
+    @property
     def graph(self) -> Graph:
         """The network at the widths it runs at."""
-        return self.whole if self.bits is None else self.whole.at(self.bits)
+        whole, narrow = self.__dict__.get("_narrow", (None, None))
+        if narrow is None or whole is not self.whole:
+            whole = self.whole
+            narrow = whole if self.bits is None else whole.at(self.bits)
+            object.__setattr__(self, "_narrow", (whole, narrow))
+        return narrow
+
+    @property
+    def missing(self) -> int:
+        """How many bytes of the file it came from have not come yet: without them it runs at fewer planes."""
+        return 0 if self.arrival is None else self.arrival.missing
+
+    def more(self, data: bytes | Iterable[bytes] | None = None, *, bits: int | None = None) -> bool:
+        """Read on and run at what there is from the next call on; whether the file is complete now.
+
+        data: bytes that somebody else fetched, the next ones of the file. Without them the stream, address or file that was
+        loaded is read on: until width `bits` is there, by default the next wider one. `Truncated` if it ends before that; what
+        came until then is in use all the same. Calls may go on meanwhile; models made with `at` stay as they were.
+        """
+        if self.arrival is None:
+            raise ValueError("more: this network came from no file, so there is nothing to read on; load one")
+        with self.arrival.lock:
+            ended = self.arrival.more(data, bits)
+            if self.arrival.graph is not self.whole:
+                old = self.engine
+                engine = Engine(
+                    self.arrival.graph, threads=old.threads, batch=old.batch, isa=old.isa, origin=self.arrival.again
+                )
+                object.__setattr__(self, "whole", self.arrival.graph)
+                object.__setattr__(self, "engine", engine)
+        if ended is not None:
+            raise ended
+        return not self.missing
 
     def at(self, bits: int | Mapping[str, int]) -> Model:
         """The same network on the leading `bits` bits of its nested weights; a mapping gives some weights their own.
@@ -85,7 +118,7 @@ class Model:
         if isinstance(bits, Mapping) and (lost := sorted(set(bits) - {name for name, _ in self.whole.weights()})):
             names = ", ".join(list(self.plan)[:6])
             raise ValueError(f"at: {lost[0]!r} must be the name of a weight, such as {names}")
-        return Model(self.whole, dict(bits) if isinstance(bits, Mapping) else bits, self.engine)
+        return Model(self.whole, dict(bits) if isinstance(bits, Mapping) else bits, self.engine, self.arrival)
 
     def with_(self, *, threads: int | None = None, batch: int = 1, isa: str = "") -> Model:
         """The same network in an engine of its own.
@@ -94,17 +127,35 @@ class Model:
         in memory. isa: an instruction set of `bitladder.native.isas()`, the best by default.
         """
         engine = Engine(self.whole, threads=threads, batch=batch, isa=isa, origin=self.engine.origin)
-        return Model(self.whole, self.bits, engine)
+        return Model(self.whole, self.bits, engine, self.arrival)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the network to one file, whole or not at all."""
-        file.save(self.whole, path)
+    def save(
+        self, path: str | os.PathLike[str], *, coder: str = "best", order: str = "plane", gains: file.Gains | None = None
+    ) -> None:
+        """Write the network to one file, whole or not at all.
+
+        coder: "best" for the fewest bytes, "fast" to load sooner, "raw" for codes as they are. order: which planes come first
+        in the file, so that its beginnings are good networks: "plane" by plane, by "layer", or by "importance", with `gains`,
+        the loss that each plane of each weight takes away; without them, its share of the weight's squared error.
+        """
+        if order == "importance" and gains is None:
+            gains = energy_gains(self.whole)
+        file.save(self.whole, path, coder=coder, order=order, gains=gains)
 
     def to_onnx(self, path: str | os.PathLike[str]) -> None:
         """Write the network as ONNX with QuantizeLinear and DequantizeLinear around its integers."""
         from bitladder.convert.to_onnx import to_onnx
 
         to_onnx(self.graph, path)
+
+    def to_safetensors(self, path: str | os.PathLike[str], *, decoded: bool = False) -> None:
+        """Write all codes that `save` would, with the bit map in the metadata; `from_safetensors` reads them back.
+
+        decoded: write float32 weights instead, at the widths that the network runs at.
+        """
+        from bitladder.convert.to_safetensors import to_safetensors
+
+        to_safetensors(self.graph if decoded else self.whole, path, decoded=decoded)
 
     @property
     def labels(self) -> list[str] | None:
@@ -162,19 +213,31 @@ class Model:
 
 
 def load(
-    path: str | os.PathLike[str], bits: file.Bits = None, *, threads: int | None = None, batch: int = 1, isa: str = ""
+    source: Any,
+    bits: file.Bits = None,
+    *,
+    most: int = file.MOST,
+    recover: bool = False,
+    threads: int | None = None,
+    batch: int = 1,
+    isa: str = "",
 ) -> Model:
     """The network of a file; with `bits`, at most that many leading planes of each weight are read.
 
+    source: a path, bytes, a file object, an iterable of chunks of bytes, or an http address. A file that is cut
+    runs with what is there, and `missing` says how much is not. Chunks are taken until the network can run, or can run at
+    `bits`; `more` takes further ones.
     bits: a width, a width per weight, "auto" for no more planes than the file's plan runs on. None reads all there are and
-    runs on the plan's; `at` can then go up to what is stored. threads, batch, isa: as for `Model.with_`.
+    runs on the plan's; `at` can then go up to what is stored. most: bytes that all decoded tensors may take. recover: work
+    around damage, which the network's metadata then names. threads, batch, isa: as for `Model.with_`.
 
     All of it is checked; codes then stay in the file, which stays open: its name may go, what is in it must not change.
     """
-    graph, again = file.attach(path, bits)
+    arrival = file.attach(source, bits, most=most, recover=recover)
+    graph, origin = arrival.graph, arrival.again if bits is None else None
     native.trim()
-    engine = Engine(graph, threads=threads, batch=batch, isa=isa, origin=again if bits is None else None)
-    return Model(graph, (graph.meta.get("default_bits") or None) if bits is None else None, engine)
+    engine = Engine(graph, threads=threads, batch=batch, isa=isa, origin=origin)
+    return Model(graph, (graph.meta.get("default_bits") or None) if bits is None else None, engine, arrival)
 
 
 def by_plan(graph: Graph) -> Model:

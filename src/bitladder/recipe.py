@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import itertools
 import os
 from collections.abc import Mapping
@@ -15,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from bitladder.errors import require
+from bitladder import file
+from bitladder.errors import Malformed, require
 from bitladder.formats import Fixed, Format, Int, Nested
 from bitladder.formats.uniform import COVERS
 from bitladder.ir.graph import Graph
 from bitladder.ir.rewrite import simplify
-from bitladder.model import Model
+from bitladder.model import Model, by_plan
 from bitladder.ptq import data
 from bitladder.ptq.align import MODES
 from bitladder.ptq.calibrate import encodings, observe, placement
@@ -53,6 +55,7 @@ EFFORTS = {
 ROUNDINGS = ("nearest", "feedback", "rate", "trellis")
 SHORT = ("rate", "trellis")  # those that look at the length of codes
 
+UNSAID = ("net", "calib", "labels", "score", "meta", "work", "progress")  # what no file says of how it came about
 RUN_BYTES = 1 << 26  # inputs that biases are corrected on at once; activations take some ten times as much
 
 
@@ -106,8 +109,10 @@ def quantize(
     keep: store this many planes of every nested weight and mark the plan as what runs by default.
     work: a folder for the state of long steps; the same call resumes there, with the same result.
 
-    What was found is in `model.graph.meta["result"]`. Raises ValueError with one line for anything wrong in the arguments.
+    What was found is in `model.graph.meta["result"]`, and what was asked for in `meta["recipe"]`. Raises ValueError with one
+    line for anything wrong in the arguments.
     """
+    given = dict(locals())
     for word, value, known in (("effort", effort, EFFORTS), ("cover", cover, COVERS), ("align", align, MODES)):
         if value not in known:
             raise ValueError(f"quantize: {word} must be one of {', '.join(known)}, got {value!r}")
@@ -167,7 +172,44 @@ def quantize(
         rate = Rate.of(plain, minds, dependent=rounding == "trellis")
 
     task = Task(Workbench(plain, activations, samples, inputs, cover, align, rate), raw, formats, goal, batches, score, tell)
-    return task.model(task.outcome())
+    model = task.model(task.outcome())
+    return by_plan(model.whole.with_(meta={**model.whole.meta, "recipe": settings(given)}))
+
+
+def settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `quantize` that decide what comes out, those that are not the usual ones: what a file keeps of them.
+
+    >>> settings({"plan": Nested(4), "seed": 0, "low": 3, "calib": [1]})
+    {'plan': {'*': 'nested4'}, 'low': 3}
+    """
+    usual = {name: p.default for name, p in inspect.signature(quantize).parameters.items()}
+    out = {name: value for name, value in given.items() if name not in UNSAID and value is not None and value != usual[name]}
+    if "plan" in out:
+        out["plan"] = {pattern: "float" if fmt is None else str(fmt) for pattern, fmt in plan_of(out["plan"]).items()}
+    return out
+
+
+def from_safetensors(net: Any, path: str | os.PathLike[str]) -> Model:
+    """The `Model` of a safetensors file of codes, as `Model.to_safetensors` writes it, with the topology of `net`.
+
+    net: a torch module, an ExportedProgram, the path of an ONNX or a ladder file, or a Graph: the network that the file was
+    made from, float or not. Codes, formats, biases and activations come from the file, the same integers to the bit.
+    """
+    from bitladder.convert.from_safetensors import made_from, onto, read
+
+    tensors = read(path)
+    if isinstance(net, str | os.PathLike) and Path(net).suffix == ".ladder":
+        net = file.load(net)
+    graph = imported(net, tensors.example())
+    if not made_from(graph, tensors):
+        graph = with_biases(simplify(graph))
+    graph = onto(graph, tensors)
+    try:
+        file.load_from(io.BytesIO(file.to_bytes(graph)), os.fspath(path))
+    except ValueError as error:  # whatever a file of ours may not say, this one may not
+        words = str(error).partition(": ")[2].removesuffix("; the file is damaged")
+        raise Malformed(f"safetensors: {os.fspath(path)!r}: {words}; export it again") from None
+    return by_plan(graph)
 
 
 def leads() -> bool:

@@ -5,7 +5,7 @@ One pass over a few samples: at each rung, all weights on so many planes, every 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -44,6 +44,16 @@ def gains(model: Model, samples: Mapping[str, np.ndarray], progress: Progress | 
             if progress:
                 progress("measure planes", (rung - rungs.start) * len(stored) + done + 1, len(rungs) * len(stored))
     return out
+
+
+def by_plane(found: Mapping[str, Sequence[int]], model: Model) -> dict[tuple[str, int], float]:
+    """Such gains as shares of the error, by weight and number of planes: what `Model.save` orders planes by."""
+    bits = {n: c.format.bits for n, c in model.whole.constants.items() if isinstance(c, QTensor)}
+    return {
+        (name, number): 2.0 ** (gain / OCTAVE)
+        for name, rows in found.items()
+        for number, gain in enumerate(rows, bits[name] - len(rows) + 1)
+    }
 
 
 def octaves(gain: float) -> int:

@@ -52,6 +52,7 @@ def positive(text: str) -> int:
 FILE = (("file",), {"metavar": "FILE", "help": "a .ladder file"})
 JSON = (("--json",), {"action": "store_true", "help": "print one JSON object as the last line"})
 QUIET = (("--quiet",), {"action": "store_true", "help": "no progress and no table"})
+RECOVER = (("--recover",), {"action": "store_true", "help": "work around damage in the file, and say where it was"})
 BITS = (("--bits",), {"type": widths, "default": "auto", "help": "run at this width; auto: as the file's plan says (default)"})
 
 
@@ -69,14 +70,23 @@ COMMANDS: dict[str, tuple[str, list[tuple[tuple[str, ...], dict]]]] = {
         "a trained network in, one small file out",
         [
             (("net",), {"metavar": "NET", "help": "an .onnx file, or file.py:function that returns a torch module"}),
-            (("--weights",), {"metavar": "FILE.safetensors", "help": "weights of the module"}),
+            (
+                ("--weights",),
+                {"metavar": "FILE.safetensors", "help": "weights of the module, or codes for any NET, as export writes them"},
+            ),
             (
                 ("--data",),
-                {"metavar": "CALIB.npz", "required": True, "help": "one array per input by name, or x; y for labels"},
+                {"metavar": "CALIB.npz", "help": "one array per input by name, or x; y for labels; codes need none"},
             ),
             (("--eval",), {"metavar": "EVAL.npz", "help": "data to choose by; without y, agreement with the float network"}),
             (("--max-drop",), {"type": float, "help": "largest loss of the score, a fraction (default: 0.01 with --eval)"}),
-            (("--plan",), {"metavar": "SPEC|recipe.yaml", "help": "formats, such as nested8 or fixed4,a=fixed8, or a file"}),
+            (
+                ("--plan",),
+                {
+                    "metavar": "SPEC|recipe.yaml",
+                    "help": "formats, such as nested8 or fixed4,a=fixed8, or a recipe, or a safetensors file with a bit map",
+                },
+            ),
             (("--criterion",), {"metavar": "NAME", "help": "how layers are ranked (default: weight_difference)"}),
             (("--search",), {"metavar": "NAME", "help": "how a plan is found (default: bisection)"}),
             (("--statistic",), {"metavar": "NAME", "help": "of weight differences: mean_square, mean, variance or std"}),
@@ -99,12 +109,24 @@ COMMANDS: dict[str, tuple[str, list[tuple[tuple[str, ...], dict]]]] = {
             (("--keep",), {"type": positive, "help": "store this many planes of every layer; the plan becomes the default"}),
             (("--effort",), {"choices": ("fast", "balanced", "best"), "help": "how hard to try (default: balanced)"}),
             (("--seed",), {"type": int, "help": "for everything random (default: 0)"}),
+            (
+                ("--coder",),
+                {"choices": ("raw", "fast", "best"), "default": "best", "help": "how codes are stored (default: best)"},
+            ),
+            (
+                ("--order",),
+                {
+                    "choices": ("layer", "plane", "importance"),
+                    "default": "plane",
+                    "help": "what comes first in the file, which runs when cut (default: plane)",
+                },
+            ),
             out("OUT.ladder", "the file to write"),
             JSON,
             QUIET,
         ],
     ),
-    "show": ("layers, formats, bytes, and the widths a file can run at", [FILE, JSON, QUIET]),
+    "show": ("layers, formats, bytes, and the widths a file can run at", [FILE, RECOVER, JSON, QUIET]),
     "run": (
         "outputs of a network for the arrays of an .npz file",
         [
@@ -124,14 +146,42 @@ COMMANDS: dict[str, tuple[str, list[tuple[tuple[str, ...], dict]]]] = {
                 {"type": float, "metavar": "A", "help": "at the narrowest width that was measured to reach A, a fraction"},
             ),
             (("--threads",), {"type": positive, "metavar": "N", "help": "at most this many threads"}),
+            RECOVER,
             out("OUT.npz", "where to write one array per output"),
             JSON,
             QUIET,
         ],
     ),
     "export": (
-        "write ONNX with quantize and dequantize nodes",
-        [FILE, (("onnx",), {"metavar": "OUT.onnx", "help": "the file to write"}), BITS, JSON, QUIET],
+        "write ONNX with quantize and dequantize nodes, or the tensors as safetensors",
+        [
+            FILE,
+            (("out",), {"metavar": "OUT.onnx|OUT.safetensors", "help": "the file to write"}),
+            (("--float",), {"action": "store_true", "help": "safetensors: float32 weights instead of codes"}),
+            BITS,
+            JSON,
+            QUIET,
+        ],
+    ),
+    "diff": (
+        "what turns one file into another, as a small third one",
+        [
+            (("base",), {"metavar": "A", "help": "the .ladder file that the others have"}),
+            (("file",), {"metavar": "B", "help": "the .ladder file that they are to get"}),
+            out("OUT.delta", "the file to write"),
+            JSON,
+            QUIET,
+        ],
+    ),
+    "patch": (
+        "make a file of another one and a delta",
+        [
+            (("base",), {"metavar": "A", "help": "the .ladder file that the delta was made from"}),
+            (("delta",), {"metavar": "D", "help": "a file that diff wrote"}),
+            out("OUT.ladder", "the file to write"),
+            JSON,
+            QUIET,
+        ],
     ),
     "verify": (
         "whether every instruction set and ONNX Runtime give the integers of the reference",

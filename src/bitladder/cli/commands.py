@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bitladder import disk, file, native
+from bitladder.assign.gains import by_plane, gains
 from bitladder.assign.score import Score, accuracy, check_classes, class_like, first_output, likeness, runner
 from bitladder.cli import arrays
 from bitladder.cli.network import network
 from bitladder.cli.terminal import Outcome, Terminal
+from bitladder.convert.from_safetensors import holds_codes
 from bitladder.dial import Rungs, choose
 from bitladder.errors import require
+from bitladder.file import Gains
 from bitladder.formats import QTensor
 from bitladder.ir.graph import Graph
 from bitladder.model import Model, bits_of, by_plan, load
@@ -52,6 +57,7 @@ WORDS: dict[str, tuple[type | tuple[type, ...], Any]] = {
     "seed": (int, 0),
 }
 MAX_DROP = 0.01
+FEW = 32  # samples that planes are weighed on
 TOLD = 5  # nodes without a kernel that are listed
 
 
@@ -61,6 +67,10 @@ TOLD = 5  # nodes without a kernel that are listed
 def quantize_command(args: Namespace, terminal: Terminal) -> Outcome:
     """A network quantized as the words say, saved, with what was found."""
     disk.check_writable(args.output)
+    if args.weights is not None and holds_codes(args.weights):
+        return later("tensors", "quantize")(args, terminal)
+    if args.data is None:
+        raise ValueError("quantize: needs calibration data; give --data CALIB.npz, or codes with --weights FILE.safetensors")
     words = settings(args)
     if words["max_drop"] is not None and args.eval is None:
         raise ValueError("quantize: --max-drop needs data to measure by; give --eval EVAL.npz")
@@ -80,7 +90,9 @@ def quantize_command(args: Namespace, terminal: Terminal) -> Outcome:
     model = annotated(model, score, notes)
     if not leads():  # under torchrun all processes learn, one writes
         return Outcome("", met=bool(model.graph.meta["result"].get("goal_met", True)))
-    model.save(args.output)
+    terminal.progress("save", 0, 0)
+    worth = planes_worth(model, calib, terminal) if args.order == "importance" else None
+    model.save(args.output, coder=args.coder, order=args.order, gains=worth)
     shutil.rmtree(work, ignore_errors=True)
     model = Model(model.whole)  # what is told is what is stored
     result = model.graph.meta["result"]
@@ -92,6 +104,12 @@ def quantize_command(args: Namespace, terminal: Terminal) -> Outcome:
         "seconds": time.monotonic() - begun,
     }
     return Outcome(str(model), args.output, lines, facts, met=bool(result.get("goal_met", True)))
+
+
+def planes_worth(model: Model, calib: arrays.Samples, terminal: Terminal) -> Gains:
+    """What each plane takes off the error of the outputs on a few samples."""
+    few = {k: a if calib.fixed else a[:FEW] for k, a in calib.batches()[0].items()}
+    return by_plane(gains(model, few, terminal.progress), model)
 
 
 def settings(args: Namespace) -> dict[str, Any]:
@@ -207,24 +225,24 @@ def summary(model: Model) -> dict[str, Any]:
 
 def show(args: Namespace, terminal: Terminal) -> Outcome:
     """Layers, formats, bytes, coded bits per weight, and the widths a file can run at."""
-    model = Model(file.load(args.file))
-    stored, prefixes = file.sizes(args.file)
+    model = Model(file.load(args.file, recover=args.recover))
+    found = file.overview(args.file, recover=args.recover)
     coded = {
-        name: 8 * stored[name] / max(c.codes.size, 1) for name, c in model.graph.constants.items() if isinstance(c, QTensor)
+        name: 8 * found.stored[name] / max(math.prod(c.shape), 1)
+        for name, c in model.graph.constants.items()
+        if isinstance(c, QTensor)
     }
     rows = model.rows()
     reasons = model.engine.reasons()
     by = {name: "reference" if node.name in reasons else "native" for name, node in model.graph.weights()}
     cells = [(r.name, r.op, r.shape, r.format, r.bits, coded.get(r.name), r.nbytes, r.runs, by[r.name]) for r in rows]
-    whole = os.path.getsize(args.file)
+    whole = found.file_bytes - found.missing
     total = ("total", "", "", "", model.average_bits, None, model.nbytes, f"file {whole:,}", "")
     text = table(("weight", "operator", "shape", "format", "bits", "coded", "bytes", "runs in", "by"), cells, total)
-    reach = {bits: prefixes[bits] for bits in model.widths}
+    reach = {p.bits: p.nbytes for p in found.prefixes if p.bits in model.widths}
     sums = [r.sums for r in rows if r.sums is not None]
     lines = [f"inputs: {', '.join(f'{v.name} {v.dtype} {shape_text(v.shape)}' for v in model.graph.inputs)}"]
-    lines.append(
-        "widths: " + (", ".join(f"{b} ({n:,} bytes read)" for b, n in reach.items()) or "as stored, nothing is nested")
-    )
+    lines += [*missing(found.missing, model), *prefix_lines(found, model)]
     if sums:
         safe = "so 32-bit accumulators cannot overflow" if max(sums) <= 32 else "more than 32-bit accumulators hold"
         lines.append(f"sums of {len(sums)} integer layers need at most {max(sums)} bits, {safe}")
@@ -237,6 +255,12 @@ def show(args: Namespace, terminal: Terminal) -> Outcome:
         "coded_bits": coded,
         "file_bytes": whole,
         "prefix_bytes": reach,
+        "prefixes": [{**asdict(p), "score": score_at(model, p.bits)} for p in found.prefixes],
+        "identity": found.identity,
+        "order": found.policy,
+        "header_bytes": found.header_bytes,
+        "missing_bytes": found.missing,
+        "recovered": model.graph.meta.get("recovered", []),
         "inputs": [asdict(v) for v in model.graph.inputs],
         "outputs": list(model.graph.outputs),
         "default_bits": model.graph.meta.get("default_bits"),
@@ -244,6 +268,26 @@ def show(args: Namespace, terminal: Terminal) -> Outcome:
         "result": model.graph.meta.get("result"),
     }
     return Outcome(text, None, lines, facts)
+
+
+def missing(count: int, model: Model) -> list[str]:
+    """What is not there of a file, and what of it was damaged."""
+    lines = [f"{count:,} bytes of the file are missing; it runs at {model.average_bits:.3g} bits on average"] if count else []
+    return lines + [f"recovered: {note}" for note in model.graph.meta.get("recovered", [])]
+
+
+def score_at(model: Model, bits: int | None) -> float | None:
+    """The score of a width in the table that a network keeps of its own."""
+    rows = model.whole.meta.get("widths")
+    scores = [r.get("score") for r in rows if isinstance(r, dict) and r.get("bits") == bits] if isinstance(rows, list) else []
+    return scores[0] if bits is not None and scores else None
+
+
+def prefix_lines(found: file.Overview, model: Model) -> list[str]:
+    """What each prefix of a file gives, as a table."""
+    rows = [(p.nbytes, p.bits, p.average, p.coded, score_at(model, p.bits)) for p in found.prefixes]
+    text = table(("first bytes", "width", "planes", "coded", "score"), rows)
+    return [f"order: {found.policy}; headers: {found.header_bytes:,} bytes; identity: {found.identity}", *text.splitlines()]
 
 
 def kernels(reasons: Mapping[str, str], nodes: int) -> list[str]:
@@ -273,8 +317,8 @@ def run(args: Namespace, terminal: Terminal) -> Outcome:
     seconds = time.monotonic() - begun
     outputs = {name: joined([p[name] for p in parts], name) for name in model.graph.outputs}
     arrays.write(args.output, outputs)
-    lines = [f"{model.average_bits:.3g} bits on average, {seconds:.3g} s"]
-    facts: dict[str, Any] = {"average_bits": model.average_bits, "seconds": seconds}
+    lines = [*missing(model.missing, model), f"{model.average_bits:.3g} bits on average, {seconds:.3g} s"]
+    facts: dict[str, Any] = {"average_bits": model.average_bits, "seconds": seconds, "missing_bytes": model.missing}
     first = outputs[model.graph.outputs[0]]
     if data.labels is not None and class_like(first):
         check_classes(first, data.labels)
@@ -288,12 +332,12 @@ def run(args: Namespace, terminal: Terminal) -> Outcome:
 def on_rung(args: Namespace) -> Model:
     """The network at the width asked for, or at the one that the file's own table says is needed."""
     if args.milliseconds is None and args.min_accuracy is None:
-        return load(args.file, args.bits)
+        return load(args.file, args.bits, recover=args.recover)
     if args.bits != "auto":
         raise ValueError(
             f"run: --bits {args.bits} leaves --milliseconds and --min-accuracy nothing to choose; give one of them"
         )
-    model = load(args.file)
+    model = load(args.file, recover=args.recover)
     return model.at(choose(Rungs.of(model), milliseconds=args.milliseconds, accuracy=args.min_accuracy))
 
 
@@ -302,16 +346,6 @@ def joined(parts: list[np.ndarray], name: str) -> np.ndarray:
     if len(parts) > 1 and parts[0].ndim == 0:
         raise ValueError(f"run: output {name!r} has no batch axis; give at most {arrays.BATCH} samples at a time")
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def export(args: Namespace, terminal: Terminal) -> Outcome:
-    """The network as ONNX."""
-    disk.check_writable(args.onnx)
-    model = load(args.file, args.bits)
-    terminal.progress("export", 0, 0)
-    model.to_onnx(args.onnx)
-    size = os.path.getsize(args.onnx)
-    return Outcome(str(model), args.onnx, (), {**summary(model), "file_bytes": size})
 
 
 def report(args: Namespace, terminal: Terminal) -> Outcome:
@@ -334,25 +368,9 @@ def demo(args: Namespace, terminal: Terminal) -> Outcome:
     return Outcome(str(text), str(wrote), lines, facts)
 
 
-def verify(args: Namespace, terminal: Terminal) -> Outcome:
-    """Whether kernels and ONNX Runtime give what the reference gives."""
-    from bitladder.cli import checks
-
-    return checks.verify(args, terminal)
-
-
-def doctor(args: Namespace, terminal: Terminal) -> Outcome:
-    """Why a network is slow, wrong or big."""
-    from bitladder.cli import health
-
-    return health.doctor(args, terminal)
-
-
-def bench(args: Namespace, terminal: Terminal) -> Outcome:
-    """Times of a network beside other runtimes'."""
-    from bitladder.cli import speed
-
-    return speed.bench(args, terminal)
+def later(module: str, name: str) -> Callable[[Namespace, Terminal], Outcome]:
+    """A command in a module of its own, which is imported when it runs."""
+    return lambda args, terminal: getattr(import_module(f"bitladder.cli.{module}"), name)(args, terminal)
 
 
 RUN: dict[str, Callable[[Namespace, Terminal], Outcome]] = {
@@ -360,9 +378,11 @@ RUN: dict[str, Callable[[Namespace, Terminal], Outcome]] = {
     "quantize": quantize_command,
     "show": show,
     "run": run,
-    "export": export,
-    "verify": verify,
-    "doctor": doctor,
-    "bench": bench,
+    "export": later("tensors", "export"),
+    "diff": later("deltas", "diff"),
+    "patch": later("deltas", "patch"),
+    "verify": later("checks", "verify"),
+    "doctor": later("health", "doctor"),
+    "bench": later("speed", "bench"),
     "report": report,
 }

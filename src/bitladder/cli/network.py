@@ -37,6 +37,18 @@ def network(net: str, weights: str | None, arrays: Mapping[str, np.ndarray]) -> 
     return graph
 
 
+def net_of(net: str) -> Any:
+    """What NET names, not yet a graph: a torch module or the path of a file."""
+    file, colon, function = net.rpartition(":")
+    if colon and file.endswith(".py"):
+        return made(file, function)
+    if not net.endswith((".onnx", ".ladder")):
+        raise ValueError(f"network: must be an .onnx file, a .ladder file or file.py:function, got {net!r}; export it first")
+    if not Path(net).is_file():
+        raise FileNotFoundError(f"network: {net!r} does not exist; check the path")
+    return net
+
+
 def made(file: str, function: str) -> Any:
     """What `function` of the Python file `file` returns: a torch module or an exported program."""
     torch = require("torch", "torch", "network")

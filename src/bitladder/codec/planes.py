@@ -49,10 +49,16 @@ def from_planes(planes: Sequence[bytes], bits: int, count: int) -> np.ndarray:
         raise ValueError(f"planes: must be at most {bits} of them for {bits}-bit codes, got {len(planes)}")
     for number, plane in enumerate(planes):
         check_plane(plane, number, count)
-    codes: np.ndarray = np.zeros(count, np.uint8 if bits <= 8 else np.uint16)
-    for plane in planes:
-        codes = np.left_shift(codes, 1) | np.unpackbits(np.frombuffer(plane, np.uint8), count=count, bitorder="little")
+    dtype = np.uint8 if bits <= 8 else np.uint16
+    codes: np.ndarray = bits_of(planes[0], count).astype(dtype, copy=False) if planes else np.zeros(count, dtype)
+    for plane in planes[1:]:
+        codes = np.left_shift(codes, 1) | bits_of(plane, count)
     return codes
+
+
+def bits_of(plane: bytes, count: int) -> np.ndarray:
+    """The `count` bits of a plane, uint8."""
+    return np.unpackbits(np.frombuffer(plane, np.uint8), count=count, bitorder="little")
 
 
 def check_plane(plane: bytes, number: int, count: int) -> None:

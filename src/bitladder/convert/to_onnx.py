@@ -10,9 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +18,7 @@ import numpy as np
 from bitladder.convert.onnx_encode import landed
 from bitladder.convert.onnx_spell import spelled
 from bitladder.convert.onnx_write import Known, Options, Writer, type_number
+from bitladder.disk import replacing
 from bitladder.errors import Unsupported, require
 from bitladder.formats import QTensor
 from bitladder.ir.graph import Graph
@@ -201,28 +200,10 @@ def properties(graph: Graph) -> dict[str, str]:
 
 
 def save(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
-    """Writes a model beside `path` and then gives it that name, so that no half of it is ever seen there."""
-    target = Path(path)
+    """Writes a model whole or not at all."""
     if (count := model.ByteSize()) > LIMIT:
-        raise ValueError(f"to_onnx: {target} must be smaller than 2 GiB, got {count} bytes; quantize more of the weights")
-    try:
-        handle, beside = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    except OSError as error:
-        raise OSError(f"to_onnx: cannot write {target} ({error.strerror}); give a path in a folder you may write to") from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(model.SerializeToString())
-        os.chmod(beside, 0o666 & ~umask())
-        os.replace(beside, target)
-    except BaseException as error:
-        os.unlink(beside)
-        if isinstance(error, OSError):
-            raise OSError(f"to_onnx: cannot write {target} ({error.strerror}); free space or choose another path") from None
-        raise
-
-
-def umask() -> int:
-    """The process's mask of file permissions."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+        raise ValueError(
+            f"to_onnx: {os.fspath(path)!r} must be smaller than 2 GiB, got {count} bytes; quantize more of the weights"
+        )
+    with replacing(path) as file:
+        file.write(model.SerializeToString())

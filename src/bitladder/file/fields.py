@@ -1,4 +1,4 @@
-"""What the header of a file may say: every object's keys, what a good value of each is, and what to call one in errors."""
+"""What the headers of a file may say: every map's keys, what a good value of each is, and what to call one in errors."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from bitladder.errors import Malformed
-from bitladder.file.words import from_json
 
-Json = dict[str, Any]
+Tree = dict[str, Any]
 
 DTYPES = ("bool", *(f"{u}int{b}" for u in ("", "u") for b in (8, 16, 32, 64)), "float16", "float32", "float64")
 MOST_ELEMENTS = 2**40
 MOST_AXES = 32
 INLINE = 32  # bytes of an array that are written in the header itself
+LARGEST_FILE = 2**62
+POLICIES = ("layer", "plane", "importance")
 
 
 def damaged(where: str, must: str, got: Any) -> Malformed:
@@ -30,8 +31,17 @@ def is_count(x: Any) -> bool:
     return type(x) is int and 0 <= x <= MOST_ELEMENTS
 
 
-def is_hex(x: Any) -> bool:
-    return isinstance(x, str) and len(x) <= 2 * INLINE and len(x) % 2 == 0 and set(x) <= set("0123456789abcdef")
+def is_part(x: Any) -> bool:
+    return isinstance(x, list) and len(x) == 3 and all(type(n) is int and 0 <= n <= LARGEST_FILE for n in x)
+
+
+def are_parts(x: Any) -> bool:
+    return isinstance(x, list) and all(map(is_part, x))
+
+
+def is_row(x: Any) -> bool:
+    pair = isinstance(x, list) and len(x) == 2 and all(type(n) is int for n in x)
+    return pair and 0 <= x[0] <= LARGEST_FILE and 0 <= x[1] < 2**32
 
 
 def are_texts(x: Any) -> bool:
@@ -55,16 +65,21 @@ def rows(x: Any) -> bool:
 
 
 def limits(x: Any) -> bool:
-    pair = from_json(x) if isinstance(x, list) else None
-    return isinstance(pair, tuple) and len(pair) == 2 and all(v is None or type(v) in (int, float) for v in pair)
+    return isinstance(x, list) and len(x) == 2 and all(v is None or type(v) in (int, float) for v in x)
 
 
 def named(x: Any) -> bool:
     return isinstance(x, dict) and all(isinstance(v, dict) for v in x.values())
 
 
-def mapping(x: Any) -> bool:
-    return isinstance(x, dict) and set(x) != {"float"}
+def plain_map(x: Any) -> bool:
+    """Whether a value is a map without strings of bytes anywhere in it."""
+    level = [x]
+    while level:
+        if any(isinstance(v, bytes) for v in level):
+            return False
+        level = [c for v in level if isinstance(v, list | dict) for c in (v.values() if isinstance(v, dict) else v)]
+    return isinstance(x, dict)
 
 
 def free_shape(x: Any) -> bool:
@@ -73,7 +88,7 @@ def free_shape(x: Any) -> bool:
 
 @dataclass(frozen=True)
 class Field:
-    """One key of a header object: how to tell a good value, what to call one, and whether it may be absent."""
+    """One key of a map: how to tell a good value, what to call one, and whether it may be absent."""
 
     good: Callable[[Any], bool]
     called: str
@@ -83,25 +98,32 @@ class Field:
 ARRAY = {
     "dtype": Field(lambda x: x in DTYPES, f"one of {', '.join(DTYPES)}"),
     "shape": Field(are_counts, "a list of sizes"),
-    "data": Field(is_count, "the number of a section", optional=True),
-    "hex": Field(is_hex, f"the bytes of a small array, at most {INLINE}, as lower case text", optional=True),
+    "bytes": Field(lambda x: isinstance(x, bytes), "the bytes of an array", optional=True),
+    "part": Field(is_part, "the segment, coding and length of a part", optional=True),
 }
+VERSION = {key: ARRAY[key] for key in ("bytes", "part")}
 ENCODING = {
     "format": Field(is_text, "the text of a format"),
     "axes": Field(are_axes, f"a rising list of axes below {MOST_AXES}"),
     "params": Field(named, "arrays by name"),
 }
 ROOT = {
-    "graph": Field(lambda x: isinstance(x, dict), "an object"),
+    "graph": Field(lambda x: isinstance(x, dict), "a map"),
     "encodings": Field(named, "encodings by name"),
-    "meta": Field(mapping, "an object"),
-    "tensors": Field(rows, "a list of objects"),
-    "sections": Field(lambda x: isinstance(x, list), "a list of rows"),
+    "meta": Field(plain_map, "a map without strings of bytes"),
+    "order": Field(lambda x: isinstance(x, bytes), "a string of bytes"),
+    "policy": Field(is_text, "text"),
+}
+LAYER = {
+    "name": Field(is_text, "text"),
+    "op": Field(is_text, "text"),
+    "tensors": Field(rows, "a list of maps"),
+    "segments": Field(lambda x: isinstance(x, list) and all(map(is_row, x)), "a list of lengths and checksums"),
 }
 GRAPH = {
-    "inputs": Field(rows, "a list of objects"),
+    "inputs": Field(rows, "a list of maps"),
     "outputs": Field(are_texts, "a list of names"),
-    "nodes": Field(rows, "a list of objects"),
+    "nodes": Field(rows, "a list of maps"),
 }
 INPUT = {
     "name": Field(is_text, "text"),
@@ -112,7 +134,7 @@ NODE = {
     "op": Field(is_text, "text"),
     "inputs": Field(are_texts, "a list of names"),
     "outputs": Field(lambda x: are_texts(x) and len(x) > 0 and all(x), "a list of one name or more"),
-    "attrs": Field(mapping, "an object", optional=True),
+    "attrs": Field(plain_map, "a map without strings of bytes", optional=True),
     "clip": Field(limits, "two limits", optional=True),
 }
 KINDS: dict[str, dict[str, Field]] = {
@@ -120,29 +142,32 @@ KINDS: dict[str, dict[str, Field]] = {
     "codes": {
         **ENCODING,
         "shape": Field(are_counts, "a list of sizes"),
-        "data": Field(is_count, "the number of a section", optional=True),
-        "planes": Field(are_counts, "a list of numbers of sections", optional=True),
+        "data": Field(are_parts, "a list of parts", optional=True),
+        "planes": Field(lambda x: isinstance(x, list) and all(map(are_parts, x)), "a list of lists of parts", optional=True),
+        "tile": Field(lambda x: is_count(x) and x > 0, "a number of rows", optional=True),
     },
     "widths": {
         "of": Field(is_text, "the name of a weight"),
         "bits": Field(lambda x: are_widths(x) and len(x) > 0, "one rising list of widths"),
-        **ARRAY,
+        "dtype": ARRAY["dtype"],
+        "shape": ARRAY["shape"],
+        "versions": Field(rows, "a list of maps"),
     },
 }
 HEAD = {"name": Field(is_text, "text"), "kind": Field(lambda x: is_text(x) and x in KINDS, f"one of {', '.join(KINDS)}")}
 
 
-def checked(x: Any, fields: Mapping[str, Field], where: str, newer: bool) -> Json:
+def checked(x: Any, fields: Mapping[str, Field], where: str, newer: bool) -> Tree:
     """`x` with every field there and good; unknown keys are refused unless the file is newer than this reader."""
     if not isinstance(x, dict):
-        raise damaged(where, "an object", x)
+        raise damaged(where, "a map", x)
     for key, f in fields.items():
         if key not in x and not f.optional:
-            raise damaged(where, f"an object with {key!r}", sorted(x))
+            raise damaged(where, f"a map with {key!r}", sorted(x))
         if key in x and not f.good(x[key]):
             raise damaged(f"{key!r} of {where}", f.called, x[key])
     if not newer and (extra := sorted(set(x) - set(fields))):
-        raise damaged(where, f"an object of {', '.join(fields)}", extra)
+        raise damaged(where, f"a map of {', '.join(fields)}", extra)
     return x
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
+from bitladder.convert.from_safetensors import plan_in
 from bitladder.formats import Format, Int, parse
 
 Plan = Mapping[str, "Format | str | None"]
@@ -24,6 +25,8 @@ def plan_of(spec: str | Format | Plan | None) -> dict[str, Format | None]:
     """
     if spec is None:
         return {}
+    if isinstance(spec, str) and spec.endswith(".safetensors"):
+        return plan_of(plan_in(spec))
     if isinstance(spec, str):
         weights, *rest = (part.strip() for part in spec.split(","))
         out: dict[str, Format | None] = {"*": parse(weights)}

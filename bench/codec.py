@@ -1,0 +1,268 @@
+"""Files against NNCodec 2, and codes against general compressors: bytes at equal accuracy, speed, what nesting costs.
+
+NNCodec is measured at many settings (`nncodec.settings`), we at many plans; both curves are read off in the same way. It
+quantizes weights and needs no data, its network runs in float; ours has been calibrated and runs on integers. Sizes are of
+whole files: biases, scales and headers are in them, on both sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from bench import cifar, coded, curve, nncodec, resnet, sentences
+from bench.coded import Codes
+from bench.compressors import Squeezed
+from bench.curve import Point
+from bench.nested import nested_graph, percent
+from bench.options import Options, tell
+from bench.result import Figure, Result, Row, machine, versions
+from bench.subject import Judge, Subject, about, evenly, loss, subject
+from bench.work import FOLDER, Work, digest
+from bitladder.formats import Int
+from bitladder.ir.graph import Graph
+
+PEER = "NNCodec"
+QUICK = 4000  # test images
+LOST = {0.3: 0.75, 1.0: 0.7}  # points lost against float: what share of NNCodec's bytes may be needed
+ALL_WIDTHS = {20: 1.08, 56: 1.05}  # depth: one file for all widths over the best 8-bit file alone
+NESTING, HEADER, ENCODING = 1.02, 0.005, 1.0
+SPEEDS = {"fast_int4": 200e6, "fast_nested8": 100e6, "best_nested8": 20e6}  # weights a second
+
+T = TypeVar("T")
+
+
+# -------------------------------------------------------------------------------------------------------- NNCodec
+
+
+@dataclass
+class Peer:
+    """NNCodec on one ResNet: what each setting costs, and which test images its network gets right."""
+
+    options: Options
+    depth: int
+    test: cifar.Split
+
+    def __post_init__(self) -> None:
+        self.net = resnet.load(self.options.data, self.depth)
+        self.state = nncodec.stored(self.net.state_dict())
+        sources = (nncodec.REQUIREMENTS, nncodec.DRIVER, resnet.path(self.options.data, self.depth))
+        parts = [*(p.read_bytes() for p in sources), self.test.images.tobytes()]
+        self.work = Work(FOLDER / "codec", digest(parts))
+
+    def hits(self, arrays: nncodec.Arrays) -> np.ndarray:
+        """Which images a network with these arrays gets right, in float."""
+        self.net.load_state_dict({**self.net.state_dict(), **{k: torch.from_numpy(a.copy()) for k, a in arrays.items()}})
+        images = torch.from_numpy(self.test.images)
+        with torch.inference_mode():
+            best = torch.cat([self.net(images[at : at + 250]).argmax(1) for at in range(0, len(images), 250)])
+        return np.asarray(best) == self.test.labels
+
+    def plain(self) -> np.ndarray:
+        """Hits of the network as it came."""
+        return self.work(f"{self.depth} float", lambda: self.hits(self.state)).value
+
+    def measured(self, name: str, settings: nncodec.Settings) -> np.ndarray:
+        """Bytes and three times of a setting, and the hits after them."""
+
+        def make() -> np.ndarray:
+            made = nncodec.code(self.state, settings, nncodec.blocks(self.state))
+            hits = self.hits(nncodec.restored(made.weights))
+            tell(f"resnet{self.depth}: NNCodec {name}: {made.bytes} bytes, {percent(hits):.2f} %")
+            return np.array([made.bytes, made.encode, made.quantize, made.decode, *hits])
+
+        return self.work(f"{self.depth} {dict(settings)}", make).value
+
+    def points(self) -> dict[str, tuple[Point, np.ndarray]]:
+        """By setting: the network, and seconds of encoding, quantizing and decoding."""
+        found = {name: self.measured(name, settings) for name, settings in nncodec.settings().items()}
+        return {n: (Point(n, int(v[0]), v[4:].astype(bool)), v[1:4]) for n, v in found.items()}
+
+
+# ------------------------------------------------------------------------------------------------------------ ours
+
+
+@dataclass
+class Ours:
+    """Our networks on one ResNet: files, codes, and which test images they get right."""
+
+    options: Options
+    depth: int
+    data: cifar.Data
+    test: cifar.Split
+    work: Work
+    known: dict[str, Subject] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.judge = Judge(f"resnet{self.depth}", self.test, lambda: self.on().plain, self.work, memory=0)
+
+    def on(self) -> Subject:
+        """The calibrated network."""
+        if "it" not in self.known:
+            self.known["it"] = subject(self.options, self.depth, self.data.draws[0])
+        return self.known["it"]
+
+    def points(self) -> list[Point]:
+        """Our curve."""
+        found = []
+        for name, make in coded.curve(self.on()):
+            size = self.work(f"{self.depth} {name} bytes", partial(weight, make))
+            found.append(Point(name, int(size.value), self.judge(name, make).value))
+        return found
+
+    def widths(self) -> float:
+        """One file for all widths over the best 8-bit file for that width alone."""
+        alone = [len(coded.file_bytes(graph, coded.best_coder())) for graph in coded.alone(self.on())]
+        return len(coded.file_bytes(nested_graph(self.on(), "midrise"), coded.best_coder())) / min(alone)
+
+    def codes(self) -> dict[str, dict[str, Codes]]:
+        """The codes of every weight, by plan."""
+        return {name: coded.weights_of(graph) for name, graph in coded.plans(self.on())}
+
+
+def weight(make: Callable[[], Graph]) -> np.ndarray:
+    """The bytes of a network's file."""
+    return np.array(len(coded.file_bytes(make(), coded.best_coder())))
+
+
+# ------------------------------------------------------------------------------------------------------- rows of nets
+
+
+def curve_rows(net: str, ours: Sequence[Point], theirs: Mapping[str, tuple[Point, np.ndarray]], plain: np.ndarray) -> list[Row]:
+    """A row for the bytes and one for the accuracy of every network on either curve."""
+    rows = [Row(f"{net}, float, top-1 %", percent(plain))]
+    for p in ours:
+        rows += [Row(f"{net}, {p.name}, bytes", p.bytes)]
+        rows += [Row.of(f"{net}, {p.name}, top-1 %", percent(p.hits), percent(plain), "float", loss([p.hits], [plain]).half)]
+    for name, (p, _) in theirs.items():
+        rows += [Row(f"{net}, bytes", None, p.bytes, f"{PEER}, {name}")]
+        rows += [Row(f"{net}, top-1 %", None, percent(p.hits), f"{PEER}, {name}", spread=loss([p.hits], [plain]).half)]
+    return rows
+
+
+def equal_rows(net: str, ours: Sequence[Point], theirs: Sequence[Point], plain: np.ndarray, why: str) -> list[Row]:
+    """Bytes at equal loss, on both curves."""
+    rows = []
+    for lost in LOST:
+        a, b = curve.at(ours, plain, lost), curve.at(theirs, plain, lost)
+        half = curve.half(ours, theirs, plain, lost) if a and b else None
+        peer = f"{PEER}, best of its settings; it needs no data" if theirs else f"{PEER}: {why}"
+        rows.append(Row(f"{net}, bytes at {lost:g} points lost", a, b, peer, a / b if a and b else None, half))
+    return rows
+
+
+def nesting(codes: Mapping[str, Codes]) -> float | None:
+    """Bytes of planes over bytes of whole symbols, both at the best coder."""
+    if not coded.coder_there("best"):
+        return None
+    planes, whole = (sum(coded.length(coded.encode(c, "best", way)) for c in codes.values()) for way in (False, True))
+    return planes / whole
+
+
+# --------------------------------------------------------------------------------------------------------- figures
+
+
+@dataclass
+class Found:
+    """What figures are made of; None where it was not measured."""
+
+    share: dict[tuple[int, float], float | None] = field(default_factory=dict)  # (depth, points lost): of NNCodec's bytes
+    widths: dict[int, float] = field(default_factory=dict)  # depth: one file for all over the best alone
+    nesting: float | None = None
+    header: float | None = None
+    encoding: float | None = None
+    speeds: dict[str, float] = field(default_factory=dict)
+
+
+def figures(found: Found) -> dict[str, Figure]:
+    """One for everything that was asked for."""
+    made = {
+        f"resnet{depth}_bytes_at_{lost:g}_lost": Figure.at_most(found.share.get((depth, lost)), most)
+        for depth in ALL_WIDTHS
+        for lost, most in LOST.items()
+    }
+    made["planes_over_symbols"] = Figure.at_most(found.nesting, NESTING)
+    made["header_overhead"] = Figure.at_most(found.header, HEADER)
+    made |= {f"decode_{name}": Figure.at_least(found.speeds.get(name), least) for name, least in SPEEDS.items()}
+    made["encode_resnet56_vs_nncodec"] = Figure.at_most(found.encoding, ENCODING)
+    made |= {f"resnet{d}_all_widths": Figure.at_most(found.widths.get(d), most) for d, most in ALL_WIDTHS.items()}
+    return made
+
+
+# ------------------------------------------------------------------------------------------------------------ bench
+
+
+def network(options: Options, depth: int, data: cifar.Data, test: cifar.Split, work: Work, found: Found) -> list[Row]:
+    """Every row of one ResNet."""
+    net, peer, ours = f"resnet{depth}", Peer(options, depth, test), Ours(options, depth, data, test, work)
+    theirs, why = tried(peer.points)
+    mine, plain, coder = ours.points(), peer.plain().astype(bool), coded.best_coder()
+    points = [p for p, _ in (theirs or {}).values()]
+    rows = equal_rows(net, mine, points, plain, why)
+    found.share |= {(depth, lost): row.ratio for lost, row in zip(LOST, rows, strict=True)}
+    found.widths[depth] = ours.widths()
+    rows.append(Row(f"{net}, {coder}, file of all widths over the best 8-bit file of one", found.widths[depth]))
+    codes = ours.codes()
+    if (cost := nesting(codes["nested8"])) is not None:
+        found.nesting = max(cost, found.nesting or 0.0)
+        rows.append(Row(f"{net}, best: bytes of eight planes over those of whole symbols", cost))
+    for name, each in codes.items():
+        rows += coded.code_rows(
+            f"{net}, {name} codes", each, coded.speeds(each), streams(theirs or {}) if name == "int4" else None
+        )
+    return rows + curve_rows(net, mine, theirs or {}, plain)
+
+
+def streams(theirs: Mapping[str, tuple[Point, np.ndarray]]) -> dict[str, Squeezed]:
+    """NNCodec's whole stream at the setting whose times are compared, with the seconds of coding alone."""
+    name = f"dq, qp {nncodec.SPEED_QP}"
+    if name not in theirs:
+        return {}
+    point, (encode, quantize, decode) = theirs[name]
+    return {f"{PEER}, {name}, whole stream": Squeezed(point.bytes, float(encode - quantize), float(decode))}
+
+
+def tried(make: Callable[[], T]) -> tuple[T | None, str]:
+    """What is made, or why NNCodec could not be had."""
+    try:
+        return make(), ""
+    except nncodec.Unavailable as error:
+        tell(str(error))
+        return None, str(error)
+
+
+def encoding(options: Options, found: Found) -> list[Row]:
+    """Seconds of coding ResNet-56's codes: our best coder, and NNCodec at its defaults less its quantizing."""
+    net = resnet.load(options.data, 56)
+    state = nncodec.stored(net.state_dict())
+    made, why = tried(lambda: nncodec.code(state, {"use_dq": True, "qp": nncodec.SPEED_QP}))
+    matrices = {n: w for n, w in state.items() if w.ndim > 1}
+    codes = {n: coded.codes_of(t) for n, t in coded.rounded(matrices, Int(4)).items()}
+    ours = coded.speed(codes, "best").encode if coded.coder_there("best") else None
+    peer = made.encode - made.quantize if made else None
+    found.encoding = ours / peer if ours and peer else None
+    name = f"{PEER}, dq, qp {nncodec.SPEED_QP}, without its quantizing" if made else f"{PEER}: {why}"
+    return [Row("resnet56, best, int4 codes, encode, s", ours, peer, name, found.encoding)]
+
+
+def bench(options: Options) -> Result:
+    """Bytes, accuracy and speed, rows and figures."""
+    torch.set_num_threads(options.threads)
+    tell("reading images")
+    data = cifar.load(options.data)
+    test = evenly(data.test, QUICK if options.quick else len(data.test))
+    work, found = Work.of("codec", about(options, test)), Found()
+    rows = [row for depth in options.depths for row in network(options, depth, data, test, work, found)]
+    rows += encoding(options, found)
+    encoder, measured = sentences.rows(options)
+    rows += encoder
+    found.header, found.speeds = measured.header, measured.speeds
+    made_with = versions() | nncodec.version()
+    result = Result("codec", tuple(rows), figures(found), machine(options.threads, options.command), made_with)
+    work.done()
+    return result
