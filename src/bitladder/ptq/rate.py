@@ -20,19 +20,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bitladder.codec.parts import RAW, Kind, encode_codes, encode_numbers
+from bitladder import file
+from bitladder.codec.parts import Kind, encode_codes
 from bitladder.formats import Encoding, Format, Int, QTensor
 from bitladder.formats.tensor import store
 from bitladder.ir.graph import Graph
 from bitladder.ptq.feedback import damped
 from bitladder.ptq.importance import Importance
-from bitladder.ptq.trellis import Walk, levels
+from bitladder.ptq.trellis import Walk
 
 DIVERGENCE = 0.01  # nats, or share of the outputs' power, that all weights together may cost, where nothing else is asked
 MIND = 0.1  # share of the mean importance added to every output: moments of few samples are not all there is
 SWEEPS = 2  # times that every code is chosen again
 DIGITS = 3  # binary digits of a scale
-HEADER = 24  # about how many bytes of a coded file are for one node
 FINER_BIAS = 8  # steps of weights by those of biases, whose errors add up over positions
 FINER = 0.55  # steps of a trellis by steps without, at equal error
 PRICE = 0.4  # of a bit by the share of a weight, on a trellis; twice the logarithm of two would be the slope at high rates
@@ -170,39 +170,13 @@ def settle(
 
 
 def coded(graph: Graph, what: str) -> float:
-    """About how many bytes a network has once its codes are coded; or, for "avg_bits", the bits of a coded weight."""
+    """The bytes of a network's file; or, for "avg_bits", the bits of a coded weight."""
+    if what == "bytes":
+        return len(file.to_bytes(graph, "best"))
     weights = [c for name, _ in graph.weights() if isinstance(c := graph.constants[name], QTensor)]
-    bits = sum(code_bits(c.codes.reshape(len(c.codes), -1), c.format) for c in weights)
-    if what == "avg_bits":
-        return bits / max(sum(math.prod(c.shape) for c in weights), 1)
-    numbers = [c for c in graph.constants.values() if isinstance(c, np.ndarray)]
-    numbers += [p for c in weights for p in c.encoding.params.values()]
-    return (bits + sum(map(number_bits, numbers))) / 8 + HEADER * len(graph.nodes)
+    return sum(code_bits(c.codes, c.format) for c in weights) / max(sum(math.prod(c.shape) for c in weights), 1)
 
 
-def number_bits(numbers: np.ndarray) -> float:
-    """About how many bits numbers take once coded: each the bits of its value, and every value those of itself."""
-    part = encode_numbers(numbers, "best")
-    return (
-        8.0 * len(part.body)
-        if part.coding != RAW
-        else min(entropy(numbers) + 8 * np.unique(numbers).nbytes, 8 * numbers.nbytes)
-    )
-
-
-def code_bits(codes: np.ndarray, fmt: Format) -> float:
-    """About how many bits codes (outputs, inputs) take once coded; as levels, where they are a path through the trellis."""
-    part = encode_codes(codes, Kind(fmt.bits, *fmt.span()), "best")
-    if part.coding != RAW:
-        return 8.0 * len(part.body)
-    found = levels(codes)
-    if found is None:
-        return entropy(codes)
-    level, odd = found
-    return min(entropy(codes), entropy(level[odd == 0]) + entropy(level[odd == 1]))
-
-
-def entropy(values: np.ndarray) -> float:
-    """Bits of an array if each of its numbers costs what its frequency says."""
-    _, counts = np.unique(values, return_counts=True)
-    return float((counts * np.log2(counts.sum() / counts)).sum())
+def code_bits(codes: np.ndarray, fmt: Format) -> int:
+    """How many bits codes (outputs, ...) take."""
+    return 8 * len(encode_codes(codes.reshape(len(codes), -1), Kind(fmt.bits, *fmt.span()), "best").body)
