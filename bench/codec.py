@@ -23,7 +23,7 @@ from bench.nested import nested_graph, percent
 from bench.options import Options, tell
 from bench.result import Figure, Result, Row, machine, versions
 from bench.subject import Judge, Subject, about, evenly, loss, subject
-from bench.work import FOLDER, Work, digest
+from bench.work import FOLDER, Work, digest, source
 from bitladder.formats import Int
 from bitladder.ir.graph import Graph
 
@@ -117,8 +117,8 @@ class Ours:
 
     def widths(self) -> float:
         """One file for all widths over the best 8-bit file for that width alone."""
-        alone = [len(coded.file_bytes(graph, coded.best_coder())) for graph in coded.alone(self.on())]
-        return len(coded.file_bytes(nested_graph(self.on(), "midrise"), coded.best_coder())) / min(alone)
+        alone = [len(coded.file_bytes(graph)) for graph in coded.alone(self.on())]
+        return len(coded.file_bytes(nested_graph(self.on(), "midrise"))) / min(alone)
 
     def codes(self) -> dict[str, dict[str, Codes]]:
         """The codes of every weight, by plan."""
@@ -127,7 +127,7 @@ class Ours:
 
 def weight(make: Callable[[], Graph]) -> np.ndarray:
     """The bytes of a network's file."""
-    return np.array(len(coded.file_bytes(make(), coded.best_coder())))
+    return np.array(len(coded.file_bytes(make())))
 
 
 # ------------------------------------------------------------------------------------------------------- rows of nets
@@ -156,10 +156,8 @@ def equal_rows(net: str, ours: Sequence[Point], theirs: Sequence[Point], plain: 
     return rows
 
 
-def nesting(codes: Mapping[str, Codes]) -> float | None:
+def nesting(codes: Mapping[str, Codes]) -> float:
     """Bytes of planes over bytes of whole symbols, both at the best coder."""
-    if not coded.coder_there("best"):
-        return None
     planes, whole = (sum(coded.length(coded.encode(c, "best", way)) for c in codes.values()) for way in (False, True))
     return planes / whole
 
@@ -201,16 +199,16 @@ def network(options: Options, depth: int, data: cifar.Data, test: cifar.Split, w
     """Every row of one ResNet."""
     net, peer, ours = f"resnet{depth}", Peer(options, depth, test), Ours(options, depth, data, test, work)
     theirs, why = tried(peer.points)
-    mine, plain, coder = ours.points(), peer.plain().astype(bool), coded.best_coder()
+    mine, plain = ours.points(), peer.plain().astype(bool)
     points = [p for p, _ in (theirs or {}).values()]
     rows = equal_rows(net, mine, points, plain, why)
     found.share |= {(depth, lost): row.ratio for lost, row in zip(LOST, rows, strict=True)}
     found.widths[depth] = ours.widths()
-    rows.append(Row(f"{net}, {coder}, file of all widths over the best 8-bit file of one", found.widths[depth]))
+    rows.append(Row(f"{net}, best, file of all widths over the best 8-bit file of one", found.widths[depth]))
     codes = ours.codes()
-    if (cost := nesting(codes["nested8"])) is not None:
-        found.nesting = max(cost, found.nesting or 0.0)
-        rows.append(Row(f"{net}, best: bytes of eight planes over those of whole symbols", cost))
+    cost = nesting(codes["nested8"])
+    found.nesting = max(cost, found.nesting or 0.0)
+    rows.append(Row(f"{net}, best, bytes of eight planes over those of whole symbols", cost))
     for name, each in codes.items():
         rows += coded.code_rows(
             f"{net}, {name} codes", each, coded.speeds(each), streams(theirs or {}) if name == "int4" else None
@@ -243,9 +241,9 @@ def encoding(options: Options, found: Found) -> list[Row]:
     made, why = tried(lambda: nncodec.code(state, {"use_dq": True, "qp": nncodec.SPEED_QP}))
     matrices = {n: w for n, w in state.items() if w.ndim > 1}
     codes = {n: coded.codes_of(t) for n, t in coded.rounded(matrices, Int(4)).items()}
-    ours = coded.speed(codes, "best").encode if coded.coder_there("best") else None
+    ours = coded.speed(codes, "best").encode
     peer = made.encode - made.quantize if made else None
-    found.encoding = ours / peer if ours and peer else None
+    found.encoding = ours / peer if peer else None
     name = f"{PEER}, dq, qp {nncodec.SPEED_QP}, without its quantizing" if made else f"{PEER}: {why}"
     return [Row("resnet56, best, int4 codes, encode, s", ours, peer, name, found.encoding)]
 
@@ -256,7 +254,7 @@ def bench(options: Options) -> Result:
     tell("reading images")
     data = cifar.load(options.data)
     test = evenly(data.test, QUICK if options.quick else len(data.test))
-    work, found = Work.of("codec", about(options, test)), Found()
+    work, found = Work.of("codec", about(options, test), source(("codec", "file"), ("coded",))), Found()
     rows = [row for depth in options.depths for row in network(options, depth, data, test, work, found)]
     rows += encoding(options, found)
     encoder, measured = sentences.rows(options)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib import util
 
 import numpy as np
 
@@ -23,6 +21,8 @@ from bitladder.codec.parts import Grid, Kind, Part
 from bitladder.formats import Format, Int, QTensor, fit
 from bitladder.ir.graph import Graph
 from bitladder.ptq import data
+from bitladder.ptq.importance import importances
+from bitladder.ptq.rate import Rate
 from bitladder.ptq.workbench import Workbench
 
 DIVERGENCES = (0.002, 0.004, 0.006, 0.009, 0.013, 0.019, 0.027, 0.04, 0.06)  # from float, of rounding for rate
@@ -33,31 +33,15 @@ TILE = 2**20  # codes that are coded together at most
 # ------------------------------------------------------------------------------------------------------------- files
 
 
-def file_bytes(graph: Graph, coder: str) -> bytes:
+def file_bytes(graph: Graph, coder: str = "best") -> bytes:
     """The file of a network, with the shortest codings that a coder has."""
-    if "coder" in inspect.signature(file.to_bytes).parameters:
-        return file.to_bytes(graph, coder=coder)
-    if coder != "raw":
-        raise NotImplementedError(f"coded: files have no coder {coder!r} yet")
-    return file.to_bytes(graph)
+    return file.to_bytes(graph, coder)
 
 
-def header_bytes(stored: bytes) -> float:
-    """Of a file: the prelude, the offset table and all headers, which is what no segment holds; NaN before version 2."""
-    if stored[8] < 2:
-        return float("nan")
+def header_bytes(stored: bytes) -> int:
+    """Of a file: the prelude, the offset table and all headers, which is what no segment holds."""
     sizes = struct.unpack_from("<I8xII", stored, 16)
     return PRELUDE + sum(sizes)
-
-
-def coder_there(coder: str) -> bool:
-    """Whether anything but raw bytes comes of a coder."""
-    return any(coding in parts.CODES and coding in parts.PLANES for coding in parts.CODERS[coder])
-
-
-def best_coder() -> str:
-    """The coder that files are measured with."""
-    return "best" if coder_there("best") and "coder" in inspect.signature(file.to_bytes).parameters else "raw"
 
 
 # ---------------------------------------------------------------------------------------------------------- networks
@@ -71,19 +55,15 @@ def alone(on: Subject) -> Iterator[Graph]:
 
 def curve(on: Subject) -> Iterator[tuple[str, Callable[[], Graph]]]:
     """The networks that our curve is measured at, by name: rounded for rate, and at one width with error feedback."""
-    if util.find_spec("bitladder.ptq.rate"):
-        bench = for_rate(on)
-        for divergence in DIVERGENCES:
-            yield f"rate, divergence {divergence:g}", partial(at_divergence, bench, divergence)
+    bench = for_rate(on)
+    for divergence in DIVERGENCES:
+        yield f"rate, divergence {divergence:g}", partial(at_divergence, bench, divergence)
     for bits in (8, 6, 5, 4):
         yield f"int{bits}", partial(dedicated_graph, on, "int", bits)
 
 
 def for_rate(on: Subject) -> Workbench:
     """A workbench whose weights are rounded for rate, as `quantize(rounding="rate")` makes it."""
-    from bitladder.ptq.importance import importances
-    from bitladder.ptq.rate import Rate
-
     minds = importances(on.plain, data.chunks(on.feedback.samples))
     return replace(on.feedback, rate=Rate.of(on.plain, minds), memo={})
 
@@ -188,8 +168,8 @@ def speed(tensors: Mapping[str, Codes], coder: str, repeats: int = 3) -> Speed:
 
 
 def speeds(tensors: Mapping[str, Codes]) -> dict[str, Speed]:
-    """Every coder that is there."""
-    return {coder: speed(tensors, coder) for coder in parts.CODERS if coder == "raw" or coder_there(coder)}
+    """Every coder but raw."""
+    return {coder: speed(tensors, coder) for coder in ("fast", "best")}
 
 
 def packed(tensors: Mapping[str, Codes]) -> bytes:

@@ -114,8 +114,8 @@ def settings() -> dict[str, dict[str, Any]]:
 
     `dq` is dependent (trellis) quantization; `folded` stores a scale and a bias for each batch norm instead of four vectors
     (`bnf`), at coarser steps that cost no accuracy (`nonweight_qp`); `size` gives large layers larger steps (`opt_qp`); `rate`
-    quantizes for rate and distortion (`lambda_scale`). Its codebooks fall back to uniform steps on these networks; sparsity,
-    coarser folded biases and folding into the weights lose far more than they save; `lsa` and `fine_tune` are training.
+    quantizes for rate and distortion (`lambda_scale`). Left out: codebooks, which fall back to uniform steps on these networks,
+    and `ioq`, `lsa` and `fine_tune`, which need data.
     """
     folded: dict[str, Any] = {"bnf": True, "nonweight_qp": -45}
     families: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {

@@ -76,7 +76,7 @@ def header() -> float:
     ids, mask = (torch.from_numpy(a) for a in minilm.passages(1, TOKENS))
     graph = simplify(from_torch(minilm.load(), (ids, mask)))
     weights = {name: np.asarray(graph.constants[name]) for name, _ in graph.weights()}
-    data = coded.file_bytes(graph.with_(constants={**graph.constants, **coded.rounded(weights, Int(4))}), coded.best_coder())
+    data = coded.file_bytes(graph.with_(constants={**graph.constants, **coded.rounded(weights, Int(4))}))
     return coded.header_bytes(data) / len(data)
 
 
@@ -89,8 +89,7 @@ def rows(options: Options) -> tuple[list[Row], Measured]:
             found.speeds |= {f"{coder}_{name}": count / s.decode for coder, s in speeds.items()}
             made += code_rows(f"minilm, {name}", codes, speeds)
             made.append(Row(f"minilm, {name}, cosine to float", near))
-        share = header()
-        found.header = None if np.isnan(share) else share
+        found.header = header()
         made.append(Row("minilm, int4, prelude and headers over the file", found.header))
         for qp in QPS[1:2] if options.quick else QPS:
             made += peer(qp, options.quick)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,10 +108,10 @@ def problem(reader: Reader, whole: Graph, data: bytes, size: int, judge: Judge |
     return None
 
 
-def tries(data: bytes, many: int, seed: int, judge: Judge | None = None) -> Iterator[str | None]:
-    """So many beginnings of random length, and every border."""
-    rng, reader, whole = random.Random(seed), Reader(of_bytes(data)), file.load(data)
-    for size in [*(rng.randrange(len(data)) for _ in range(many)), *ends(reader)]:
+def tries(data: bytes, sizes: Iterable[int], judge: Judge | None = None) -> Iterator[str | None]:
+    """What is wrong with beginnings of these lengths."""
+    reader, whole = Reader(of_bytes(data)), file.load(data)
+    for size in sizes:
         yield problem(reader, whole, data, size, judge)
 
 
@@ -171,11 +171,14 @@ def importance(whole: Graph, samples: dict[str, np.ndarray]) -> bytes:
 
 
 def trials(arguments: Sequence[str]) -> Count:
-    """Random beginnings and all borders of the digits, each run on a few images; each border judged on all, if asked for."""
-    many, seed, *judged_too = arguments
+    """Random beginnings of the digits, each run on a few images; if asked for, every border too, each judged on all images."""
+    many, seed, *with_borders = arguments
     data, judge, brief = digits()
-    found = Count.of(tries(data, int(many), int(seed), brief))
-    return found + of_borders("digits", judged(data, judge)) if judged_too else found
+    rng = random.Random(int(seed))
+    found = Count.of(tries(data, (rng.randrange(len(data)) for _ in range(int(many))), brief))
+    if not with_borders:
+        return found
+    return found + Count.of(tries(data, ends(Reader(of_bytes(data))), brief)) + of_borders("digits", judged(data, judge))
 
 
 def prefixes(many: int, seed: int) -> Count:

@@ -67,8 +67,8 @@ bool small_shapes(const Graph& graph, std::vector<Shape>& out) {
 bool is_little(const Graph& graph, const Options& options, const std::vector<Shape>& shapes) {
   std::vector<Layer> layers;
   std::vector<std::pair<std::string, std::string>> without;
+  if (!without_kernel(graph).empty()) return false;
   find_layers(graph, layers, without);
-  if (!without.empty() || !without_kernel(graph).empty()) return false;
   Lowering lowering(graph, layers, options);
   if (lowering.all(shapes)) return false;
   int64_t work = 0;

@@ -7,4 +7,6 @@ namespace bl {
 
 bool is_operator(std::string_view name);
 
+int least_inputs(std::string_view name);  // how many inputs it cannot do without; they come first
+
 }  // namespace bl

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "fold.h"
 #include "layout.h"
@@ -125,8 +126,35 @@ Problem Lowering::all(const std::vector<Shape>& inputs) {
   return problem_;
 }
 
+namespace {
+
+// Whether the attributes `axis` and `perm` of a node, if it has them, name axes of its first input.
+bool names_axes(const Node& node, const Shape& shape) {
+  const auto rank = static_cast<int64_t>(shape.size()), more = rank + (node.op == "flatten" || node.op == "one_hot" ? 1 : 0);
+  const Tree* axis = node.attrs.find("axis");
+  const bool counts = node.op != "quantize_linear" && node.op != "dequantize_linear";  // with one scale they name none
+  if (counts && axis && axis->whole() && (*axis->whole() < -more || *axis->whole() >= more)) return false;
+  Shape order(shape.size());
+  std::iota(order.begin(), order.end(), int64_t{0});
+  const Shape perm = attr(node, "perm", order);
+  return perm.size() == order.size() && std::is_permutation(perm.begin(), perm.end(), order.begin());
+}
+
+}  // namespace
+
+// Of what is known before its node is lowered; null for a value that is not.
+const Shape* Lowering::shape_of(const std::string& name) const {
+  if (const auto it = number_.find(name); it != number_.end()) return &values_[static_cast<size_t>(it->second)].shape;
+  if (const auto it = known_.find(name); it != known_.end()) return &it->second.shape;
+  if (const auto* array = graph_.constant<Array>(name)) return &array->shape;
+  if (const auto* codes = graph_.constant<Codes>(name)) return &codes->shape;
+  return nullptr;
+}
+
 bool Lowering::lower(const Node& node) {
   if (fused_.count(node.name()) != 0) return true;
+  const Shape* first = node.inputs.empty() ? nullptr : shape_of(node.inputs[0]);
+  if (first && !names_axes(node, *first)) return refuse(node, "its axes are not those of its input");
   for (const std::string& name : node.outputs) {
     Coding coding;
     const Encoding* e = graph_.encoding(name);

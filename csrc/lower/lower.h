@@ -141,6 +141,7 @@ class Lowering {
  private:
   friend class Program;
   bool lower(const Node& node);
+  const Shape* shape_of(const std::string& name) const;
   bool ready_for_sum(const Node& node) const;
   int add(Value value);
   int laid_out(int number, Value as, bool same);

@@ -1,6 +1,7 @@
 // Elements of a value in another order: what transposing, slicing and broadcasting make of the place where they lie.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "graph/graph.h"
@@ -21,8 +22,11 @@ View broadcast(const View& view, const Shape& shape);               // axes of l
 bool broadcast_shape(const Shape& a, const Shape& b, Shape& out);   // false where they do not fit
 bool is_dense(const View& view);
 
-// Axis number of `axis`, which may count from the end.
-inline int64_t axis_of(int64_t axis, size_t rank) { return axis < 0 ? axis + static_cast<int64_t>(rank) : axis; }
+// Axis number of `axis`, which may count from the end; never beyond it, whatever a file says.
+inline int64_t axis_of(int64_t axis, size_t rank) {
+  const auto end = static_cast<int64_t>(rank);
+  return std::clamp(axis < 0 ? axis + end : axis, int64_t{0}, end);
+}
 
 // A copy of the elements of `from` of x into those of `to` of y, which has the same shape; elements of 1, 2, 4 or 8 bytes.
 struct Copy {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <mutex>
 
+#include "graph/words.h"
 #include "kernels.h"
 #include "pool.h"
 #include "program.h"
@@ -17,6 +18,18 @@ constexpr int64_t rows_of_a_vector = 4;  // up to so many rows a product is boun
 constexpr int64_t large = 1 << 16;       // weights below this many stay in the cache anyway
 
 class Loaded;
+
+// The nodes that lack an input, with what to say of each: nothing that looks at inputs may see them.
+std::vector<std::pair<std::string, std::string>> without_inputs(const Graph& graph) {
+  std::vector<std::pair<std::string, std::string>> out;
+  for (const Node& node : graph.nodes) {
+    const auto least = static_cast<size_t>(least_inputs(node.op));
+    const auto end = node.inputs.begin() + static_cast<std::ptrdiff_t>(std::min(least, node.inputs.size()));
+    if (node.inputs.size() < least || std::count(node.inputs.begin(), end, "") != 0)
+      out.push_back({node.name(), "operator " + node.op + " must have " + std::to_string(least) + " inputs"});
+  }
+  return out;
+}
 
 class Stand final : public Rung {
  public:
@@ -76,8 +89,8 @@ void Loaded::rows_per_layer() {
 }
 
 Problem Loaded::pack() {
-  std::vector<std::pair<std::string, std::string>> without;
-  find_layers(graph_, layers_, without);
+  std::vector<std::pair<std::string, std::string>> without = without_inputs(graph_);
+  if (without.empty()) find_layers(graph_, layers_, without);
   if (!without.empty())
     return {Status::unsupported, "load: node '" + without[0].first + "' has no kernel: " + without[0].second, 0, without[0].first};
   for (const Node& node : graph_.nodes) {
@@ -214,7 +227,8 @@ Problem open_network(Graph graph, const Options& options, std::shared_ptr<Networ
 
 std::vector<std::pair<std::string, std::string>> without_kernel(const Graph& graph) {
   std::vector<Layer> layers;
-  std::vector<std::pair<std::string, std::string>> out;
+  std::vector<std::pair<std::string, std::string>> out = without_inputs(graph);
+  if (!out.empty()) return out;
   find_layers(graph, layers, out);
   for (const Node& node : graph.nodes) {
     const Rule* rule = rule_of(node.op);

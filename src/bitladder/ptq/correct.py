@@ -22,6 +22,8 @@ from bitladder.runtime.reference import clipped, enter, real, step
 Rounding = Callable[[Node, Mapping[str, Any]], "QTensor | None"]
 
 CORRECTED = ("conv", "conv_transpose", "linear")
+FINE = 16  # parts of an output's step that a bias is rounded to at most
+COARSE = 256  # parts of the largest mean, where outputs are no integers
 
 
 def with_biases(graph: Graph) -> Graph:
@@ -97,12 +99,33 @@ def corrected_biases(
         if bias and isinstance(env[bias], np.ndarray) and bias not in out:
             bare = quantized.with_(encodings={k: v for k, v in quantized.encodings.items() if k != node.name})
             (got,) = step(bare, replace(node, clip=None), env, ops)
-            env[bias] = out[bias] = (env[bias] + wanted[node.name] - channel_mean(node, got)).astype(np.float32)
+            exact = env[bias] + wanted[node.name] - channel_mean(node, got)
+            env[bias] = out[bias] = short(exact, grid(quantized, node, wanted[node.name]))
         env.update(zip(node.outputs, step(quantized, node, env, ops), strict=False))
         forget(env, quantized, node, at, last)
         if progress:
             progress("correct biases", at + 1, len(quantized.nodes))
     return out
+
+
+def grid(graph: Graph, node: Node, wanted: np.ndarray) -> float:
+    """A power of two so far below what can be seen in a node's output that its bias may be a multiple of it."""
+    encoding = graph.encodings.get(node.name)
+    step = (
+        float(np.min(encoding.format.step(encoding.params))) / FINE
+        if encoding is not None
+        else float(np.abs(wanted).max(initial=0.0)) / COARSE
+    )
+    return float(np.exp2(np.floor(np.log2(step)))) if step > 0 else 0.0
+
+
+def short(bias: np.ndarray, step: float) -> np.ndarray:
+    """`bias` in multiples of `step`, float32: numbers of few digits, of which files take few bytes.
+
+    >>> short(np.array([0.3, -1.01]), 0.25)
+    array([ 0.25, -1.  ], dtype=float32)
+    """
+    return (np.round(bias / step) * step if step else bias).astype(np.float32)
 
 
 def correct(
