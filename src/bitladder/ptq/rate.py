@@ -33,7 +33,6 @@ DIVERGENCE = 0.01  # nats, or share of the outputs' power, that all weights toge
 MIND = 0.1  # share of the mean importance added to every output: moments of few samples are not all there is
 SWEEPS = 2  # times that every code is chosen again
 DIGITS = 3  # binary digits of a scale
-FINER_BIAS = 8  # steps of weights by those of biases, whose errors add up over positions
 FINER = 0.55  # steps of a trellis by steps without, at equal error
 PRICE = 0.4  # of a bit by the share of a weight, on a trellis; twice the logarithm of two would be the slope at high rates
 
@@ -77,17 +76,6 @@ class Rate:
         scale = np.concatenate([scale for _, scale in made]).astype(np.float32)
         encoding = Encoding(fmt, {"scale": scale, "zero_point": np.zeros(len(scale), np.float32)}, (0,))
         return QTensor(encoding, store(codes, fmt))
-
-    def with_short_biases(self, graph: Graph) -> Graph:
-        """The graph with biases in steps of powers of two, finer than a weight's whose input is one: theirs is, everywhere."""
-        constants = dict(graph.constants)
-        for name, node in graph.weights():
-            bias = constants.get(node.inputs[2]) if name in self.minds and len(node.inputs) > 2 else None
-            if isinstance(bias, np.ndarray):
-                cost = np.concatenate([np.diag(damped(m, damp=MIND)) for m in self.minds[name].moments])
-                step = np.exp2(np.floor(np.log2(step_of(self.share, cost) / FINER_BIAS)))
-                constants[node.inputs[2]] = (np.round(bias / step) * step).astype(np.float32)
-        return graph.with_(constants=constants)
 
 
 def step_of(share: float, curvature: np.ndarray) -> np.ndarray:

@@ -117,7 +117,7 @@ class Workbench:
             return correct(self.plain, baked, self.samples, widths, progress, self.wanted)
         sequence = Sequence(self.plain, self.samples, self.rate, formats, self.memo)
         biases = corrected_biases(baked, self.samples, self.wanted, progress, sequence)
-        return self.rate.with_short_biases(baked.with_(constants={**baked.constants, **sequence.made, **biases}))
+        return baked.with_(constants={**baked.constants, **sequence.made, **biases})
 
     def at_divergence(self, divergence: float) -> Workbench:
         """The same workbench whose weights may cost so much; it must have a rate."""
