@@ -319,7 +319,7 @@ def test_damage_is_an_error_or_other_values(core):
     values = np.rint(draw.normal(0, 300, 40)).astype(np.float32)
     text = b"".join(b"conv%d " % k for k in range(40))
     cases = [
-        (parts.encode_codes(codes, kind, "best"), lambda p: parts.decode_codes(p, Grid(12, 27), kind), codes),
+        (parts.encode_codes(codes, kind, "best"), lambda p: parts.decode_codes(p, Grid(12, 27), kind), codes.astype(np.int8)),
         (parts.encode_planes(nested, 4, False, "best")[1],
          lambda p: parts.decode_planes([p], Grid(12, 27), False, nested >> 3, 1), nested >> 2),
         (parts.encode_numbers(values, "best"), lambda p: parts.decode_numbers(p, values.dtype, 40), values),

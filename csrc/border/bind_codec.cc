@@ -64,9 +64,11 @@ nb::object codec_encode_codes(int coding, const nb::bytes& codes, int64_t rows, 
   return unless_empty(quietly([&](Bytes& out) { bl::encode_codes(coding, from, {rows, cols}, {bits, low, high}, out); }));
 }
 
-nb::object codec_decode_codes(int coding, const nb::bytes& body, int64_t rows, int64_t cols, int bits, int low, int high) {
-  return filled(static_cast<size_t>(rows * cols) * sizeof(int32_t), [&](uint8_t* out) {
-    return bl::decode_codes({coding, view(body)}, {rows, cols}, {bits, low, high}, sizeof(int32_t), out);
+nb::object codec_decode_codes(int coding, const nb::bytes& body, int64_t rows, int64_t cols, int bits, int low, int high,
+                              int width) {
+  if (width != 1 && width != 2 && width != 4) throw nb::value_error("codec: codes must be of 1, 2 or 4 bytes");
+  return filled(static_cast<size_t>(rows * cols * width), [&](uint8_t* out) {
+    return bl::decode_codes({coding, view(body)}, {rows, cols}, {bits, low, high}, width, out);
   });
 }
 

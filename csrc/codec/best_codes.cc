@@ -51,7 +51,7 @@ int length_of(int64_t a, int64_t b) {
 
 
 template <class Coin>
-bool plain(Coin coin, Grid grid, CodeKind kind, int64_t centre, const Rows& rows) {
+bool plain(Coin coin, CodeGrid grid, CodeKind kind, int64_t centre, const Rows& rows) {
   struct Models {
     Magnitudes<32, 1> centre;
     Magnitudes<kLongest, kClasses> sizes;
@@ -90,7 +90,7 @@ bool plain(Coin coin, Grid grid, CodeKind kind, int64_t centre, const Rows& rows
 constexpr uint8_t kNext[8][2] = {{0, 2}, {7, 5}, {1, 3}, {6, 4}, {2, 0}, {5, 7}, {3, 1}, {4, 6}};
 
 template <class Coin>
-bool trellis(Coin coin, Grid grid, CodeKind kind, std::vector<int32_t>& codes) {
+bool trellis(Coin coin, CodeGrid grid, CodeKind kind, std::vector<int32_t>& codes) {
   struct Models {
     Magnitudes<kLongest, 2 * kClasses> sizes;
     std::array<Bin, kSigns> signs;
@@ -120,7 +120,7 @@ bool trellis(Coin coin, Grid grid, CodeKind kind, std::vector<int32_t>& codes) {
 }
 
 // Whether a trellis can give these codes: each has the parity that the state asks for, or is zero.
-bool admissible(const int32_t* codes, Grid grid) {
+bool admissible(const int32_t* codes, CodeGrid grid) {
   int state = 0;
   for (int64_t c = 0; c < grid.cols; ++c) {
     for (int64_t r = 0; r < grid.rows; ++r) {
@@ -134,11 +134,11 @@ bool admissible(const int32_t* codes, Grid grid) {
 
 }  // namespace
 
-bool decode_best_codes(std::string_view body, Grid grid, CodeKind kind, int width, uint8_t* out) {
+bool decode_best_codes(std::string_view body, CodeGrid grid, CodeKind kind, int width, uint8_t* out) {
   return plain(Decoder(body), grid, kind, 0, {nullptr, out, width});
 }
 
-void encode_best_codes(const int32_t* codes, Grid grid, CodeKind kind, Bytes& out) {
+void encode_best_codes(const int32_t* codes, CodeGrid grid, CodeKind kind, Bytes& out) {
   if (!grid.count()) return;
   std::vector<int32_t> sorted(codes, codes + grid.count());
   const auto middle = sorted.begin() + grid.count() / 2;
@@ -146,14 +146,14 @@ void encode_best_codes(const int32_t* codes, Grid grid, CodeKind kind, Bytes& ou
   plain(Encoder(out), grid, kind, *middle, {codes, nullptr, 4});
 }
 
-bool decode_trellis(std::string_view body, Grid grid, CodeKind kind, int width, uint8_t* out) {
+bool decode_trellis(std::string_view body, CodeGrid grid, CodeKind kind, int width, uint8_t* out) {
   std::vector<int32_t> codes(static_cast<size_t>(grid.count()));
   if (!trellis(Decoder(body), grid, kind, codes)) return false;
   Rows{nullptr, out, width}.put(0, grid.count(), codes.data());
   return true;
 }
 
-void encode_trellis(const int32_t* codes, Grid grid, CodeKind kind, Bytes& out) {
+void encode_trellis(const int32_t* codes, CodeGrid grid, CodeKind kind, Bytes& out) {
   if (!grid.count() || !admissible(codes, grid)) return;
   std::vector<int32_t> copy(codes, codes + grid.count());
   trellis(Encoder(out), grid, kind, copy);

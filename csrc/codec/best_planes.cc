@@ -13,7 +13,7 @@ namespace {
 constexpr int kNear = 4;  // planes from this one on have nothing to learn from the neighbours
 
 template <class Coin>
-bool first(Coin coin, Grid grid, uint8_t* codes) {
+bool first(Coin coin, CodeGrid grid, uint8_t* codes) {
   std::array<Bin, 9> bins;
   for (int64_t r = 0; r < grid.rows; ++r) {
     unsigned left = 0, left2 = 0, left3 = 0;  // 1 and 2 for a bit that is there
@@ -47,7 +47,7 @@ constexpr auto kSizes = [] {
 
 // The bin of a bit is looked up for both values of the bit before it, so that nothing waits for that one but the choice.
 template <class Coin>
-bool near(Coin coin, Grid grid, int number, bool sign, uint8_t* codes) {
+bool near(Coin coin, CodeGrid grid, int number, bool sign, uint8_t* codes) {
   std::array<std::array<Bin, kClasses>, 1 << (kNear - 2)> bins;
   std::vector<int32_t> means(static_cast<size_t>(grid.cols) + 1);
   for (int64_t r = 0; r < grid.rows; ++r) {
@@ -73,7 +73,7 @@ bool near(Coin coin, Grid grid, int number, bool sign, uint8_t* codes) {
 }
 
 template <class Coin>
-bool far(Coin coin, Grid grid, int number, bool sign, uint8_t* codes) {
+bool far(Coin coin, CodeGrid grid, int number, bool sign, uint8_t* codes) {
   std::array<Bin, 128> bins;
   for (int64_t i = 0; i < grid.count(); ++i) {
     const Folded code(codes[i], number, sign);
@@ -84,20 +84,20 @@ bool far(Coin coin, Grid grid, int number, bool sign, uint8_t* codes) {
 }
 
 template <class Coin>
-bool plane(Coin coin, Grid grid, int number, bool sign, uint8_t* codes) {
+bool plane(Coin coin, CodeGrid grid, int number, bool sign, uint8_t* codes) {
   if (number == 0) return first(std::move(coin), grid, codes);
   return number < kNear ? near(std::move(coin), grid, number, sign, codes) : far(std::move(coin), grid, number, sign, codes);
 }
 
 }  // namespace
 
-bool decode_best_plane(std::string_view body, Grid grid, int number, bool sign, uint8_t* codes) {
+bool decode_best_plane(std::string_view body, CodeGrid grid, int number, bool sign, uint8_t* codes) {
   if (number > 7) return false;
   for (int64_t i = 0; i < grid.count(); ++i) codes[i] = static_cast<uint8_t>(codes[i] << 1);
   return plane(Decoder(body), grid, number, sign, codes);
 }
 
-void encode_best_plane(const uint8_t* codes, Grid grid, int bits, int number, bool sign, Bytes& out) {
+void encode_best_plane(const uint8_t* codes, CodeGrid grid, int bits, int number, bool sign, Bytes& out) {
   std::vector<uint8_t> known(codes, codes + grid.count());
   for (uint8_t& code : known) code = static_cast<uint8_t>(code >> (bits - 1 - number));
   plane(Encoder(out), grid, number, sign, known.data());

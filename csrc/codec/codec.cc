@@ -14,7 +14,7 @@ namespace bl {
 
 namespace {
 
-bool raw_codes(std::string_view body, Grid grid, CodeKind kind, int width, uint8_t* out) {
+bool raw_codes(std::string_view body, CodeGrid grid, CodeKind kind, int width, uint8_t* out) {
   if (static_cast<int64_t>(body.size()) != dense_bytes(grid.count(), kind.bits) || !ends_clean(body, grid.count(), kind.bits)) {
     return false;
   }
@@ -36,7 +36,7 @@ bool is_coding_of(PartKind kind, int64_t coding) {
   }
 }
 
-bool decode_codes(const PartView& part, Grid grid, CodeKind kind, int width, uint8_t* out) {
+bool decode_codes(const PartView& part, CodeGrid grid, CodeKind kind, int width, uint8_t* out) {
   if (!bounded(part, grid.count())) return false;
   switch (part.coding) {
     case kRaw: return raw_codes(part.body, grid, kind, width, out);
@@ -48,7 +48,7 @@ bool decode_codes(const PartView& part, Grid grid, CodeKind kind, int width, uin
   }
 }
 
-void encode_codes(int coding, const int32_t* codes, Grid grid, CodeKind kind, Bytes& out) {
+void encode_codes(int coding, const int32_t* codes, CodeGrid grid, CodeKind kind, Bytes& out) {
   switch (coding) {
     case kBest: return encode_best_codes(codes, grid, kind, out);
     case kTrellis: return encode_trellis(codes, grid, kind, out);
@@ -58,7 +58,7 @@ void encode_codes(int coding, const int32_t* codes, Grid grid, CodeKind kind, By
   }
 }
 
-bool decode_planes(const std::vector<PartView>& parts, Grid grid, bool sign, int known, uint8_t* codes) {
+bool decode_planes(const std::vector<PartView>& parts, CodeGrid grid, bool sign, int known, uint8_t* codes) {
   if (known < 0 || known + parts.size() > kMostPlanes) return false;
   Prefix prefix(codes, grid.count());
   for (const PartView& part : parts) {
@@ -81,7 +81,7 @@ bool decode_planes(const std::vector<PartView>& parts, Grid grid, bool sign, int
   return true;
 }
 
-void encode_plane(int coding, const uint8_t* codes, Grid grid, int bits, int number, bool sign, Bytes& out) {
+void encode_plane(int coding, const uint8_t* codes, CodeGrid grid, int bits, int number, bool sign, Bytes& out) {
   switch (coding) {
     case kBest: return encode_best_plane(codes, grid, bits, number, sign, out);
     case kFast: return encode_fast_plane(codes, grid.count(), bits, number, out);

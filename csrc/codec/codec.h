@@ -12,7 +12,7 @@
 
 namespace bl {
 
-enum Coding : int { kRaw = 0, kBest = 1, kFast = 2, kTernary = 3, kTrellis = 4 };
+enum PartCoding : int { kRaw = 0, kBest = 1, kFast = 2, kTernary = 3, kTrellis = 4 };
 enum class PartKind { codes, plane, numbers };
 bool is_coding_of(PartKind kind, int64_t coding);  // whether such parts may be coded so
 constexpr int64_t kMostPerByte = 2048;  // numbers that one coded byte may stand for
@@ -28,7 +28,7 @@ inline bool bounded(const PartView& part, int64_t count) {
 }
 
 // Codes are a matrix: rows of the first axis, columns of all others.
-struct Grid {
+struct CodeGrid {
   int64_t rows = 0, cols = 0;
   int64_t count() const { return rows * cols; }
 };
@@ -41,12 +41,12 @@ struct CodeKind {
 using Bytes = std::vector<uint8_t>;
 
 // `out`: count() codes of `width` (1, 2 or 4) bytes each, in two's complement.
-bool decode_codes(const PartView& part, Grid grid, CodeKind kind, int width, uint8_t* out);
-void encode_codes(int coding, const int32_t* codes, Grid grid, CodeKind kind, Bytes& out);
+bool decode_codes(const PartView& part, CodeGrid grid, CodeKind kind, int width, uint8_t* out);
+void encode_codes(int coding, const int32_t* codes, CodeGrid grid, CodeKind kind, Bytes& out);
 
 // `codes`: of one byte each, the leading `known` planes; with those of `parts` after the call. `sign`: the first plane is one.
-bool decode_planes(const std::vector<PartView>& parts, Grid grid, bool sign, int known, uint8_t* codes);
-void encode_plane(int coding, const uint8_t* codes, Grid grid, int bits, int number, bool sign, Bytes& out);
+bool decode_planes(const std::vector<PartView>& parts, CodeGrid grid, bool sign, int known, uint8_t* codes);
+void encode_plane(int coding, const uint8_t* codes, CodeGrid grid, int bits, int number, bool sign, Bytes& out);
 
 // `before`: as many numbers of the same type that these are near to, or null.
 bool decode_numbers(const PartView& part, Type type, int64_t count, const uint8_t* before, uint8_t* out);

@@ -63,7 +63,7 @@ Problem decode_versions(const StoredTensor& t, size_t count, const Segments& seg
 
 // The first `planes` planes of one tile of a nested tensor, or its codes.
 bool decode_tile(const StoredTensor& t, size_t number, size_t planes, const Segments& segments, const Codes& out, uint8_t* at) {
-  const Grid grid{t.rows_of(number), t.grid.cols};
+  const CodeGrid grid{t.rows_of(number), t.grid.cols};
   const Format& format = t.encoding.format;
   if (!t.least) {
     const CodeKind kind{format.bits, format.low(), format.high()};

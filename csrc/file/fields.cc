@@ -103,6 +103,7 @@ constexpr Field kRoot[] = {
     {"meta", is_plain_map, "a map without bytes"},
     {"order", is_bytes, "bytes"},
     {"policy", is_text, "text"},
+    {"global", is_map, "a map"},
 };
 constexpr Field kGraph[] = {
     {"inputs", are_rows, "a list of maps"},
@@ -137,6 +138,11 @@ constexpr Field kEncoding[] = {
     {"format", is_text, "the text of a format"},
     {"axes", are_axes, "a rising list of axes below 32"},
     {"params", are_maps_by_name, "arrays by name"},
+};
+constexpr Field kShared[] = {
+    {"format", is_text, "the text of a format", true},
+    {"axes", are_axes, "a rising list of axes below 32", true},
+    {"params", are_maps_by_name, "arrays by name", true},
 };
 constexpr Field kHead[] = {
     {"name", is_text, "text"},
@@ -173,7 +179,7 @@ const Field* field_named(std::initializer_list<Fields> tables, const std::string
 
 const Fields kRootFields{kRoot}, kGraphFields{kGraph}, kInputFields{kInput}, kNodeFields{kNode}, kLayerFields{kLayer},
     kArrayFields{kArray}, kEncodingFields{kEncoding}, kHeadFields{kHead}, kCodesFields{kCodes}, kWidthsFields{kWidths},
-    kVersionFields{kVersion};
+    kVersionFields{kVersion}, kSharedFields{kShared};
 
 Problem checked(const Tree& x, std::initializer_list<Fields> tables, const std::string& where, bool others) {
   if (!x.map()) return damaged(where, "a map", shown(x));

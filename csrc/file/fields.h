@@ -20,7 +20,8 @@ struct Field {
 using Fields = std::span<const Field>;
 
 extern const Fields kRootFields, kGraphFields, kInputFields, kNodeFields, kLayerFields;
-extern const Fields kEncodingFields, kArrayFields;  // of all that is encoded, and of all arrays
+extern const Fields kEncodingFields, kArrayFields;  // of an activation, and of all arrays
+extern const Fields kSharedFields;                  // of weights: what may be missing, and what `global` may give
 extern const Fields kHeadFields;                    // of every tensor
 extern const Fields kCodesFields, kWidthsFields, kVersionFields;
 

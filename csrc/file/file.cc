@@ -24,7 +24,7 @@ struct Opened {
   Container file;
   Tree network;
   Strings strings;
-  Floors floors;
+  Shared shared;
   std::vector<uint16_t> order;  // the layer of every segment of the file
   std::vector<LayerHead> layers;
   int64_t body = 0;  // bytes of all segments
@@ -69,9 +69,12 @@ Problem read_network(Opened& o) {
   if (!o.file.newer && policy != "layer" && policy != "plane" && policy != "importance") {
     return damaged("'policy' of the network header", "layer, plane or importance", quoted(policy));
   }
+  o.shared.newer = o.file.newer;
+  o.shared.global = o.network.find("global");
+  if (Problem p = checked(*o.shared.global, {kSharedFields}, "'global' of the network header", o.file.newer)) return p;
   const Tree& meta = *o.network.find("meta");
   Floors defaults;
-  if (Problem p = read_widths(meta, "min_bits", o.floors)) return p;
+  if (Problem p = read_widths(meta, "min_bits", o.shared.floors)) return p;
   if (Problem p = read_widths(meta, "default_bits", defaults)) return p;
   return read_order(*o.network.find("order")->bytes(), o.file.records.size(), o.order);
 }
@@ -85,7 +88,7 @@ Problem read_layers(Opened& o) {
     if (Problem p = read_record(o.file, i, text)) return p;
     Cursor in(text);
     if (Problem p = tree_of(in, o.strings, where, tree)) return p;
-    if (Problem p = read_layer(tree, o.floors, o.file.newer, where, o.layers[i])) return p;
+    if (Problem p = read_layer(tree, o.shared, where, o.layers[i])) return p;
   }
   return {};
 }
@@ -134,7 +137,7 @@ Problem read_encodings(Opened& o) {
   for (const auto& [name, entry] : *o.network.find("encodings")->map()) {
     const std::string where = "activation " + quoted(name);
     if (Problem p = checked(entry, {kEncodingFields}, where, o.file.newer)) return p;
-    if (Problem p = stored_encoding(entry, nullptr, Inline::all, o.file.newer, where, o.encodings[name])) return p;
+    if (Problem p = stored_encoding(entry, nullptr, nullptr, o.file.newer, where, o.encodings[name])) return p;
   }
   return {};
 }

@@ -52,10 +52,10 @@ Problem read_tiles(const Tree& entry, int64_t count, const std::string& where, S
   return {};
 }
 
-Problem read_codes(const Tree& entry, const Floors& floors, bool newer, const std::string& where, StoredTensor& out) {
+Problem read_codes(const Tree& entry, const Shared& shared, const std::string& where, StoredTensor& out) {
   int64_t count = 0, tiles = 0;
   if (Problem p = shape_of(entry, where, out.shape, count)) return p;
-  if (Problem p = stored_encoding(entry, &out.shape, Inline::short_ones, newer, where, out.encoding)) return p;
+  if (Problem p = stored_encoding(entry, shared.global, &out.shape, shared.newer, where, out.encoding)) return p;
   if (Problem p = read_tiles(entry, count, where, out, tiles)) return p;
   const Format& format = out.encoding.format;
   const Tree *data = entry.find("data"), *planes = entry.find("planes");
@@ -66,8 +66,8 @@ Problem read_codes(const Tree& entry, const Floors& floors, bool newer, const st
   if (data || !planes || planes->list()->size() != static_cast<size_t>(format.bits)) {
     return damaged("planes of " + where, std::to_string(format.bits) + " lists of parts", planes ? shown(*planes) : "none");
   }
-  const auto floor = floors.find(out.name);
-  out.least = std::min(std::max(format.least_bits(), floor == floors.end() ? 1 : floor->second), format.bits);
+  const auto floor = shared.floors.find(out.name);
+  out.least = std::min(std::max(format.least_bits(), floor == shared.floors.end() ? 1 : floor->second), format.bits);
   for (const Tree& plane : *planes->list()) {
     if (Problem p = read_places(plane, tiles, where, out.planes.emplace_back())) return p;
   }
@@ -92,23 +92,23 @@ Problem read_widths(const Tree& entry, bool newer, const std::string& where, Sto
   return {};
 }
 
-Problem read_tensor(const Tree& entry, const Floors& floors, bool newer, StoredTensor& out) {
+Problem read_tensor(const Tree& entry, const Shared& shared, StoredTensor& out) {
   if (Problem p = checked(entry, {kHeadFields}, "a tensor", true)) return p;
   out.name = *entry.find("name")->text();
   const std::string &kind = *entry.find("kind")->text(), where = "tensor " + quoted(out.name);
   if (kind == "array") {
     out.kind = StoredTensor::array;
-    if (Problem p = checked(entry, {kHeadFields, kArrayFields}, where, newer)) return p;
+    if (Problem p = checked(entry, {kHeadFields, kArrayFields}, where, shared.newer)) return p;
     return stored_array(entry, Inline::short_ones, where, out.values);
   }
   if (kind == "widths") {
     out.kind = StoredTensor::widths;
-    if (Problem p = checked(entry, {kHeadFields, kWidthsFields}, where, newer)) return p;
-    return read_widths(entry, newer, where, out);
+    if (Problem p = checked(entry, {kHeadFields, kWidthsFields}, where, shared.newer)) return p;
+    return read_widths(entry, shared.newer, where, out);
   }
   out.kind = StoredTensor::codes;
-  if (Problem p = checked(entry, {kHeadFields, kEncodingFields, kCodesFields}, where, newer)) return p;
-  return read_codes(entry, floors, newer, where, out);
+  if (Problem p = checked(entry, {kHeadFields, kSharedFields, kCodesFields}, where, shared.newer)) return p;
+  return read_codes(entry, shared, where, out);
 }
 
 std::vector<int> rungs_of(const std::vector<StoredTensor>& tensors) {
@@ -210,10 +210,10 @@ class Layout {
 
 }  // namespace
 
-Problem read_layer(const Tree& x, const Floors& floors, bool newer, const std::string& where, LayerHead& out) {
-  if (Problem p = checked(x, {kLayerFields}, where, newer)) return p;
+Problem read_layer(const Tree& x, const Shared& shared, const std::string& where, LayerHead& out) {
+  if (Problem p = checked(x, {kLayerFields}, where, shared.newer)) return p;
   for (const Tree& entry : *x.find("tensors")->list()) {
-    if (Problem p = read_tensor(entry, floors, newer, out.tensors.emplace_back())) return p;
+    if (Problem p = read_tensor(entry, shared, out.tensors.emplace_back())) return p;
   }
   for (const Tree& row : *x.find("segments")->list()) {
     out.segments.push_back({*(*row.list())[0].whole(), static_cast<uint32_t>(*(*row.list())[1].whole())});

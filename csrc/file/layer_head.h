@@ -20,7 +20,7 @@ struct StoredTensor {
 
   StoredEncoding encoding;  // of codes
   Shape shape;
-  Grid grid;
+  CodeGrid grid;
   int64_t tile = 0;                        // rows that are coded together; the last tile may have fewer
   std::vector<std::vector<Place>> planes;  // a row of tiles; of a nested format one for each bit
   int least = 0;                           // nested: the planes that every width needs; else 0
@@ -50,8 +50,15 @@ struct LayerHead {
   size_t segment_of_version(const StoredTensor& versions, size_t k) const;
 };
 
+// What all layers of a file share.
+struct Shared {
+  Floors floors;
+  const Tree* global = nullptr;  // what entries of codes lack of their encodings
+  bool newer = false;
+};
+
 // The layer of a header whose tree is `x`.
-Problem read_layer(const Tree& x, const Floors& floors, bool newer, const std::string& where, LayerHead& out);
+Problem read_layer(const Tree& x, const Shared& shared, const std::string& where, LayerHead& out);
 
 // The bytes of all tensors of a layer in memory are added to `total`; false if no number holds that.
 bool add_decoded(const LayerHead& layer, int64_t& total);

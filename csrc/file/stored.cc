@@ -68,6 +68,11 @@ Problem check_parameters(const StoredEncoding& e, const std::vector<Parameter>& 
   return {};
 }
 
+Problem stored_parameter(const Tree& entry, Inline which, bool newer, const std::string& where, StoredArray& out) {
+  if (Problem p = checked(entry, {kArrayFields}, where, newer)) return p;
+  return stored_array(entry, which, where, out);
+}
+
 }  // namespace
 
 Problem check_values(const std::string& name, const Array& values, const std::string& where) {
@@ -122,18 +127,30 @@ Problem stored_array(const Tree& entry, Inline which, const std::string& where, 
   return stored_blob(entry, out.bytes, which, where, out.blob);
 }
 
-Problem stored_encoding(const Tree& entry, const Shape* shape, Inline which, bool newer, const std::string& where,
+Problem stored_encoding(const Tree& entry, const Tree* shared, const Shape* shape, bool newer, const std::string& where,
                         StoredEncoding& out) {
-  const std::string& text = *entry.find("format")->text();
+  const auto found = [&](const char* key) {
+    const Tree* own = entry.find(key);
+    return own || !shared ? own : shared->find(key);
+  };
+  const Tree *format = found("format"), *axes = found("axes");
+  if (!format || !axes) return damaged(where, "a map with 'format' and 'axes', if not 'global' has them", "neither");
+  const std::string& text = *format->text();
   if (!parse_format(text, out.format)) return damaged("format of " + where, "one that this version knows", quoted(text));
-  for (const Tree& axis : *entry.find("axes")->list()) out.axes.push_back(static_cast<int>(*axis.whole()));
+  for (const Tree& axis : *axes->list()) out.axes.push_back(static_cast<int>(*axis.whole()));
   const std::vector<Parameter> known = parameters_of(out.format);
-  for (const auto& [name, values] : *entry.find("params")->map()) {
+  const Tree* params = entry.find("params");
+  const Tree::Map none;
+  for (const auto& [name, values] : params ? *params->map() : none) {
     const bool is_known = std::any_of(known.begin(), known.end(), [&key = name](const Parameter& p) { return p.name == key; });
     if (!is_known && !newer) return damaged("params of " + where, "those of its format", quoted(name));
-    const std::string which_one = name + " of " + where;
-    if (Problem p = checked(values, {kArrayFields}, which_one, newer)) return p;
-    if (Problem p = stored_array(values, which, which_one, out.params[name])) return p;
+    if (Problem p = stored_parameter(values, shared ? Inline::short_ones : Inline::all, newer, name + " of " + where, out.params[name])) return p;
+  }
+  const Tree* others = shared ? shared->find("params") : nullptr;
+  for (const Parameter& p : known) {
+    const Tree* values = others && !out.params.count(p.name) ? others->find(p.name) : nullptr;
+    if (!values) continue;
+    if (Problem problem = stored_parameter(*values, Inline::all, newer, p.name + " of 'global'", out.params[p.name])) return problem;
   }
   return check_parameters(out, known, shape, where);
 }

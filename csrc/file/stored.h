@@ -52,7 +52,8 @@ Problem stored_array(const Tree& entry, Inline which, const std::string& where, 
 
 // `shape`: of the weight that is encoded; null for an activation, which has any. `newer`: parameters may come that are
 // unknown here; they have places like others.
-Problem stored_encoding(const Tree& entry, const Shape* shape, Inline which, bool newer, const std::string& where,
+// `shared`: a checked map that has what the entry lacks, params of it inline; null for an activation.
+Problem stored_encoding(const Tree& entry, const Tree* shared, const Shape* shape, bool newer, const std::string& where,
                         StoredEncoding& out);
 
 // Whether a parameter `name` may have these values.

@@ -17,7 +17,7 @@ void expect(bool holds) {
 constexpr CodeKind kinds[] = {{4, -8, 7}, {8, -128, 127}, {8, 0, 255}, {2, -1, 1}, {32, INT32_MIN, INT32_MAX}};
 
 // Codes that a trellis gives are the same bytes again; plain ones may have another centre.
-void codes(int coding, const PartView& part, Grid grid, CodeKind kind) {
+void codes(int coding, const PartView& part, CodeGrid grid, CodeKind kind) {
   std::vector<uint8_t> out(static_cast<size_t>(4 * grid.count()));
   if (!decode_codes(part, grid, kind, 4, out.data()) || coding == kRaw) return;
   std::vector<int32_t> found(static_cast<size_t>(grid.count()));
@@ -28,7 +28,7 @@ void codes(int coding, const PartView& part, Grid grid, CodeKind kind) {
   if (coding == kTrellis && grid.count()) expect(std::string_view(reinterpret_cast<char*>(again.data()), again.size()) == part.body);
 }
 
-void plane(const PartView& part, Grid grid, int number, bool sign) {
+void plane(const PartView& part, CodeGrid grid, int number, bool sign) {
   std::vector<uint8_t> out(static_cast<size_t>(grid.count()));
   for (size_t i = 0; i < out.size(); ++i) out[i] = static_cast<uint8_t>(i * 37 & ((1 << number) - 1));
   if (!decode_planes({part}, grid, sign, number, out.data())) return;
@@ -53,7 +53,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size < 4) return 0;
   const std::vector<char> copy(data + 4, data + size);  // of just this size, so that reads past its end are seen
   const PartView part{data[0] & 7, {copy.data(), copy.size()}};
-  const Grid grid{data[1] & 31, data[2] & 63};
+  const CodeGrid grid{data[1] & 31, data[2] & 63};
   switch (data[0] >> 3 & 3) {
     case 0: codes(part.coding, part, grid, kinds[data[3] % std::size(kinds)]); break;
     case 1: plane(part, grid, data[3] & 7, data[3] & 8); break;

@@ -14,7 +14,7 @@ void expect(bool holds) {
 
 constexpr CodeKind kKinds[] = {{2, -1, 1}, {4, -8, 7}, {8, -100, 100}, {12, 0, 4000}};
 
-void check_codes(int coding, CodeKind kind, Grid grid, std::string_view body) {
+void check_codes(int coding, CodeKind kind, CodeGrid grid, std::string_view body) {
   std::vector<int32_t> out(static_cast<size_t>(grid.count()));
   if (!decode_codes({coding, body}, grid, kind, 4, reinterpret_cast<uint8_t*>(out.data()))) return;
   for (const int32_t code : out) expect(kind.low <= code && code <= kind.high);
@@ -25,7 +25,7 @@ void check_codes(int coding, CodeKind kind, Grid grid, std::string_view body) {
   expect(decode_codes(part, grid, kind, 4, reinterpret_cast<uint8_t*>(back.data())) && back == out);
 }
 
-void check_plane(int number, bool sign, Grid grid, std::string_view body) {
+void check_plane(int number, bool sign, CodeGrid grid, std::string_view body) {
   Bytes codes(static_cast<size_t>(grid.count()));
   for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<uint8_t>(i * 37 % (1u << number));
   const Bytes before = codes;
@@ -38,7 +38,7 @@ void check_plane(int number, bool sign, Grid grid, std::string_view body) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size < 2) return 0;
   const int which = data[0];
-  const Grid grid{1, which & 64 ? 16 * int64_t{data[1]} : int64_t{data[1]}};
+  const CodeGrid grid{1, which & 64 ? 16 * int64_t{data[1]} : int64_t{data[1]}};
   const std::string_view body(reinterpret_cast<const char*>(data + 2), size - 2);
   if (which & 128) check_plane(which & 7, which & 8, grid, body);
   else check_codes(which & 4 ? kTernary : kFast, kKinds[which & 3], grid, body);

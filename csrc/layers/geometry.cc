@@ -113,8 +113,9 @@ bool read_geometry(const Node& node, const Shape& w, Layer& l, std::string& why)
   l.line = space == 1;
   const auto pair = [&](const char* key, int otherwise, int* out) {
     const Shape given = attr(node, key, Shape(space, otherwise));
-    out[0] = space == 2 ? static_cast<int>(given[0]) : otherwise;
-    out[1] = static_cast<int>(given[space - 1]);
+    const auto number = [&](size_t a) { return a < given.size() && given[a] >= 0 && given[a] <= 4096 ? static_cast<int>(given[a]) : -1; };
+    out[0] = space == 2 ? number(0) : otherwise;
+    out[1] = number(space - 1);
   };
   pair("strides", 1, l.strides);
   pair("dilations", 1, l.dilations);
@@ -129,7 +130,8 @@ bool read_geometry(const Node& node, const Shape& w, Layer& l, std::string& why)
     const Tree::List& axes = *pads->list();
     for (size_t a = 0; a < space; ++a)
       for (size_t end = 0; end < 2; ++end) {
-        const int64_t* n = axes[a].list() != nullptr && axes[a].list()->size() == 2 ? (*axes[a].list())[end].whole() : nullptr;
+        const Tree::List* ends = a < axes.size() ? axes[a].list() : nullptr;
+        const int64_t* n = ends != nullptr && ends->size() == 2 ? (*ends)[end].whole() : nullptr;
         if (n == nullptr || *n < 0 || *n > 4096) {
           why = "pads must be (begin, end) pairs from 0 to 4096";
           return false;

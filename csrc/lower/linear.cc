@@ -336,6 +336,8 @@ std::shared_ptr<Plan> planned(Lowering& lower, const Node& node, const Layer& la
   if (x < 0) return lower.refuse(node, "its input is made by nothing that has a kernel"), nullptr;
   x = layer.kind == Layer::real ? lower.reals(x) : lower.encoded(x, layer.x);
   if (lower.value(x).type != Type::f32) return lower.refuse(node, "its input is not float32"), nullptr;
+  const size_t rank = lower.value(x).shape.size();
+  if (!layer.flat && rank != 3 && rank != 4) return lower.refuse(node, "its input is no image"), nullptr;
   plan->x = layer.flat ? lower.rows(x) : lower.image(x);
   if (!shapes_of(lower, node, layer, lower.value(plan->x), shapes)) return nullptr;
   plan->image = shapes.image;

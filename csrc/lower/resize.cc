@@ -240,7 +240,7 @@ bool move_blocks(Lowering& lower, const Node& node, bool to_space) {
   const int64_t b = attr(node, "blocksize", int64_t{1});
   const bool outer = attr(node, "mode", "DCR") != "CRD";  // the block is the outer part of the channel number
   const Shape shape = lower.value(x).shape;
-  if (shape.size() != 4 || b < 1 || (to_space ? shape[1] % (b * b) != 0 : shape[2] % b != 0 || shape[3] % b != 0))
+  if (shape.size() != 4 || b < 1 || b > 65536 || (to_space ? shape[1] % (b * b) != 0 : shape[2] % b != 0 || shape[3] % b != 0))
     return lower.refuse(node, "its input does not divide into blocks");
   if (lower.value(x).codes && !lower.value(x).coding.uniform()) x = lower.reals(x);
   x = lower.image(x);

@@ -72,7 +72,7 @@ void report(const char* name, size_t bytes, const std::vector<int32_t>& codes, d
               entropy(codes), count / seconds / 1e6, good ? "" : "  WRONG");
 }
 
-void codes_line(const char* name, int coding, const std::vector<int32_t>& codes, Grid grid, CodeKind kind) {
+void codes_line(const char* name, int coding, const std::vector<int32_t>& codes, CodeGrid grid, CodeKind kind) {
   Bytes body;
   encode_codes(coding, codes.data(), grid, kind, body);
   const int width = kind.bits <= 8 ? 1 : 2;
@@ -83,7 +83,7 @@ void codes_line(const char* name, int coding, const std::vector<int32_t>& codes,
   report(name, body.size(), codes, seconds, good);
 }
 
-void planes_line(const char* name, const std::vector<int32_t>& codes, Grid grid) {
+void planes_line(const char* name, const std::vector<int32_t>& codes, CodeGrid grid) {
   std::vector<uint8_t> unsigned_codes(codes.size()), out(codes.size());
   for (size_t i = 0; i < codes.size(); ++i) unsigned_codes[i] = static_cast<uint8_t>(codes[i] + 128);
   std::vector<Bytes> bodies(8);
@@ -109,7 +109,7 @@ void planes_line(const char* name, const std::vector<int32_t>& codes, Grid grid)
 }  // namespace
 
 int main(int argc, char** argv) {
-  const Grid grid{argc > 2 ? std::atoll(argv[1]) : 1024, argc > 2 ? std::atoll(argv[2]) : 1024};
+  const CodeGrid grid{argc > 2 ? std::atoll(argv[1]) : 1024, argc > 2 ? std::atoll(argv[2]) : 1024};
   const size_t count = static_cast<size_t>(grid.count());
   codes_line("4 bits, reach 2.7 sigma", kFast, gaussian(count, 2.7, 4), grid, {4, -8, 7});
   codes_line("8 bits, reach 4 sigma", kFast, gaussian(count, 4, 8), grid, {8, -128, 127});

@@ -29,12 +29,12 @@ Bytes hurt(Bytes body) {
   return body;
 }
 
-Grid some_grid() { return {upto(12), upto(30)}; }
+CodeGrid some_grid() { return {upto(12), upto(30)}; }
 
 constexpr CodeKind kinds[] = {{4, -8, 7},  {8, -128, 127}, {8, 0, 255},           {2, -1, 1},
                               {1, 0, 1},   {16, -32768, 32767}, {32, INT32_MIN, INT32_MAX}, {31, 0, INT32_MAX}};
 
-std::vector<int32_t> some_codes(Grid grid, CodeKind kind) {
+std::vector<int32_t> some_codes(CodeGrid grid, CodeKind kind) {
   std::normal_distribution<> normal(0.5 * (double(kind.low) + kind.high), std::pow(10, upto(4)));
   std::vector<int32_t> codes(static_cast<size_t>(grid.count()));
   for (int32_t& code : codes) code = static_cast<int32_t>(std::clamp<double>(std::rint(normal(generator)), kind.low, kind.high));
@@ -42,7 +42,7 @@ std::vector<int32_t> some_codes(Grid grid, CodeKind kind) {
 }
 
 // The codes of a part as the width that holds them; every width gives the same.
-void check_codes(int coding, const Bytes& body, Grid grid, CodeKind kind, const std::vector<int32_t>& codes) {
+void check_codes(int coding, const Bytes& body, CodeGrid grid, CodeKind kind, const std::vector<int32_t>& codes) {
   for (const int width : {1, 2, 4}) {
     if (kind.bits > 8 * width) continue;
     Bytes out(codes.size() * static_cast<size_t>(width));
@@ -52,7 +52,7 @@ void check_codes(int coding, const Bytes& body, Grid grid, CodeKind kind, const 
 }
 
 void codes_come_back() {
-  const Grid grid = some_grid();
+  const CodeGrid grid = some_grid();
   const CodeKind kind = kinds[upto(std::size(kinds) - 1)];
   const std::vector<int32_t> codes = some_codes(grid, kind);
   for (const int coding : {kBest, kTrellis}) {
@@ -73,7 +73,7 @@ void codes_come_back() {
 }
 
 void planes_come_back() {
-  const Grid grid = some_grid();
+  const CodeGrid grid = some_grid();
   const int bits = 1 + upto(7);
   const bool sign = upto(1);
   Bytes codes;

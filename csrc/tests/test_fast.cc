@@ -42,7 +42,7 @@ int32_t code_at(const Bytes& codes, size_t i, CodeKind kind) {
 }
 
 // Decodes a copy that ends where its memory does, so that a sanitizer sees every read past it.
-bool decoded(int coding, const Bytes& body, Grid grid, CodeKind kind, Bytes& out) {
+bool decoded(int coding, const Bytes& body, CodeGrid grid, CodeKind kind, Bytes& out) {
   const Bytes own(body.begin(), body.end());
   out.assign(static_cast<size_t>(grid.count() * width_of(kind)), 0);
   return decode_codes({coding, view(own)}, grid, kind, width_of(kind), out.data());
@@ -73,7 +73,7 @@ void hostile(const Bytes& body, Decode decode) {
 
 void check_codes(int coding, CodeKind kind, int64_t count, bool attack) {
   const std::vector<int32_t> codes = some_codes(count, kind);
-  const Grid grid{1, count};
+  const CodeGrid grid{1, count};
   Bytes body, out;
   encode_codes(coding, codes.data(), grid, kind, body);
   if (count == 0) {
@@ -94,7 +94,7 @@ void check_codes(int coding, CodeKind kind, int64_t count, bool attack) {
 void check_planes(int bits, bool sign, int64_t count, bool attack) {
   std::vector<int32_t> codes = some_codes(count, {bits, 0, (1 << bits) - 1});
   const Bytes bytes(codes.begin(), codes.end());
-  const Grid grid{1, count};
+  const CodeGrid grid{1, count};
   Bytes body;
   Rows rows{count, {}};
   for (int p = 0; p < bits; ++p) {
@@ -125,7 +125,7 @@ void check_planes(int bits, bool sign, int64_t count, bool attack) {
 void check_mixed(int64_t count) {
   const std::vector<int32_t> codes = some_codes(count, {8, 0, 255});
   const Bytes bytes(codes.begin(), codes.end());
-  const Grid grid{1, count};
+  const CodeGrid grid{1, count};
   std::vector<Bytes> bodies(8);
   std::vector<PartView> parts;
   for (int p = 0; p < 8; ++p) {
@@ -170,7 +170,7 @@ int main() {
   for (int k = 0; k < 200000; ++k) {  // any bytes
     Bytes body(static_cast<size_t>(below(40)));
     for (uint8_t& byte : body) byte = static_cast<uint8_t>(below(2) ? random_numbers() : below(4));
-    const Grid grid{1, 1 + below(64)};
+    const CodeGrid grid{1, 1 + below(64)};
     decode_codes({kFast, view(body)}, grid, {8, -128, 127}, 1, out.data());
     decode_codes({kTernary, view(body)}, grid, {2, -1, 1}, 1, out.data());
     decode_planes({{kFast, view(body)}}, grid, k % 2, 0, out.data());

@@ -50,6 +50,7 @@ Tree network(Tree::List inputs_of_node) {
               {"encodings", map()},
               {"meta", map()},
               {"order", tree(Tree::Bytes{0, 0})},
+              {"global", map()},
               {"policy", tree("plane")}});
 }
 
@@ -226,6 +227,25 @@ void test_headers_that_contradict_themselves_are_refused() {
   }
 }
 
+void test_what_an_entry_lacks_is_taken_from_all() {
+  Draft draft = example();
+  Tree& w = at(draft.layers[0], {"tensors", "0"});
+  Tree& global = at(draft.network, {"global"});
+  for (const char* key : {"format", "axes", "params"}) {
+    at(global, {key}) = at(w, {key});
+    std::erase_if(std::get<Tree::Map>(w.value), [key](const auto& entry) { return entry.first == key; });
+    Graph g;
+    CHECK(!read(draft.file(), 0, g) && is_example(g, 2));
+  }
+  at(global, {"params"}) = map();
+  CHECK(read(draft.file()).status == Status::malformed);
+  draft = example();
+  at(draft.network, {"global"}) = map({{"format", tree("int4")}, {"axes", list()}, {"params", map({{"scale", map()}})}});
+  CHECK(!read(draft.file()));  // its own wins, and what it does not need is not looked at
+  at(draft.network, {"global", "shape"}) = list();
+  CHECK(read(draft.file()).status == Status::malformed);
+}
+
 void test_newer_files_are_read_as_far_as_they_are_understood() {
   Draft draft = example();
   for (Tree* x : {&draft.network, &draft.layers[0], &at(draft.layers[0], {"tensors", "0"})}) at(*x, {"more"}) = tree(1);
@@ -399,6 +419,7 @@ int main() {
   test_every_prefix_is_read_or_says_what_is_missing();
   test_every_damaged_bit_is_noticed();
   test_headers_that_contradict_themselves_are_refused();
+  test_what_an_entry_lacks_is_taken_from_all();
   test_newer_files_are_read_as_far_as_they_are_understood();
   test_tiles_and_versions_come_with_their_planes();
   test_what_would_not_fit_is_refused_before_it_is_made();

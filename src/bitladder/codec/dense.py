@@ -10,6 +10,16 @@ import numpy as np
 MOST_BITS = 32
 
 
+def smallest(low: int, high: int) -> np.dtype:
+    """The smallest type of codes from `low` to `high`: unsigned ones from 0 on.
+
+    >>> smallest(-8, 7), smallest(0, 300)
+    (dtype('int8'), dtype('uint16'))
+    """
+    kinds = (np.uint8, np.uint16, np.int32, np.int64) if low >= 0 else (np.int8, np.int16, np.int32, np.int64)
+    return np.dtype(next(k for k in kinds if np.iinfo(k).min <= low and high <= np.iinfo(k).max))
+
+
 def dense_bytes(count: int, bits: int) -> int:
     """How many bytes `count` codes of `bits` bits take.
 

@@ -85,7 +85,10 @@ def encode_codes(codes: np.ndarray, kind: Kind, coder: str) -> Part:
 
 
 def decode_codes(part: Part, grid: Grid, kind: Kind) -> np.ndarray:
-    """The codes (rows, cols) of a part, int64. ValueError if its bytes are not what its coding makes of such codes."""
+    """The codes (rows, cols) of a part, in the smallest integers that hold all of the kind.
+
+    ValueError if its bytes are not what its coding makes of such codes.
+    """
     if part.coding == RAW:
         codes = dense.unpack(part.body, kind.bits, grid.size, signed=kind.low < 0)
     else:
@@ -95,7 +98,7 @@ def decode_codes(part: Part, grid: Grid, kind: Kind) -> np.ndarray:
         codes = of(CODES, twins.codes, part.coding)[1](part.body, grid, kind)
     if codes.size and (codes.min() < kind.low or codes.max() > kind.high):
         raise ValueError(f"codec: codes must be between {kind.low} and {kind.high}, got {codes.min()}..{codes.max()}")
-    return codes.reshape(grid)
+    return codes.reshape(grid).astype(dense.smallest(kind.low, kind.high), copy=False)
 
 
 # ------------------------------------------------------------------------------------------------------------ planes
@@ -122,6 +125,10 @@ def decode_planes(
 ) -> np.ndarray:
     """The codes (rows, cols), uint8, of the planes in `parts`; they go on from the `known_planes` planes of `before`."""
     codes = np.zeros(grid, np.uint8) if before is None else np.asarray(before, np.uint8).reshape(grid)
+    if twins.core and all(part.coding in PLANES for part in parts if part.coding != RAW):
+        for part in parts:
+            bounded(part, grid.size)
+        return twins.with_planes(parts, codes, known_planes, sign)
     for number, part in enumerate(parts, known_planes):
         if part.coding == RAW:
             check_plane(part.body, number, grid.size)

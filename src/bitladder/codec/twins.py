@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bitladder import native
+from bitladder.codec.dense import smallest
 
 if TYPE_CHECKING:
     from bitladder.codec.parts import Grid, Kind
@@ -25,8 +26,9 @@ def codes(
         return core.codec_encode_codes(coding, codes.astype("<i4").tobytes(), rows, cols, *kind)
 
     def decode(body: bytes, grid: Grid, kind: Kind) -> np.ndarray:
-        found = sound(core.codec_decode_codes(coding, body, *grid, *kind))
-        return np.frombuffer(found, "<i4").astype(np.int64).reshape(grid)
+        dtype = smallest(kind.low, kind.high)
+        found = sound(core.codec_decode_codes(coding, body, *grid, *kind, dtype.itemsize))
+        return np.frombuffer(found, dtype.newbyteorder("<")).reshape(grid)
 
     return encode, decode
 
@@ -41,11 +43,16 @@ def planes(
         return core.codec_encode_plane(coding, codes.astype(np.uint8).tobytes(), rows, cols, bits, number, sign)
 
     def decode(body: bytes, before: np.ndarray, number: int, sign: bool) -> np.ndarray:
-        rows, cols = before.shape
-        found = sound(core.codec_decode_planes([(coding, body)], before.tobytes(), rows, cols, sign, number))
-        return np.frombuffer(found, np.uint8).reshape(rows, cols)
+        return with_planes([(coding, body)], before, number, sign)
 
     return encode, decode
+
+
+def with_planes(parts: Sequence[tuple[int, bytes]], before: np.ndarray, known: int, sign: bool) -> np.ndarray:
+    """Codes (rows, cols) of `known` planes with those of `parts`, each a coding and its bytes."""
+    rows, cols = before.shape
+    found = sound(core.codec_decode_planes(list(parts), before.tobytes(), rows, cols, sign, known))
+    return np.frombuffer(found, np.uint8).reshape(rows, cols)
 
 
 def numbers(
