@@ -167,6 +167,20 @@ def test_quantize_to_a_goal_says_what_it_measured(data, metric, here, capsys):
     assert any(line.startswith(metric) for line in said(capsys)[0])
 
 
+def test_quantize_for_rate_meets_a_budget_of_coded_bytes(here, capsys):
+    """And says what it comes to."""
+    pytest.importorskip("onnx_ir")
+    onnx_net("net.onnx")
+    words = ["--rounding", "rate", "--budget", "avg_bits=3"]
+    assert main(["quantize", "net.onnx", "--data", "x.npz", *words, "-o", "q.ladder"]) == 0
+    out, _ = said(capsys)
+    assert any("bytes once coded" in line for line in out)
+    result = bl.load("q.ladder").graph.meta["result"]
+    assert result["goal_met"]
+    assert (result["rounding"], result["budget"]) == ("rate", "avg_bits=3")
+    assert set(bl.load("q.ladder").plan.values()) == {"int8"}
+
+
 @pytest.mark.parametrize("order", ["layer", "plane", "importance"])
 def test_files_are_ordered_as_told_and_run_when_cut(order, here, capsys):
     """Half of a file runs; what is missing, and what was worked around, is told by each command that reads it."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from ladders import MAKERS, Counting, assert_same, reach, two_in_one
+from ladders import MAKERS, Counting, apart, assert_same, changed, reach, refused, removing, two_in_one
 from networks import coded, convnet
 
 from bitladder import disk, file
@@ -305,3 +305,38 @@ def test_encodings_of_values_that_are_gone_are_left_out(tmp_path):
     graph = convnet()
     file.save(graph.with_(encodings={**graph.encodings, "gone": graph.encodings["h1"]}), tmp_path / "a.ladder")
     assert_same(file.load(tmp_path / "a.ladder"), graph)
+
+
+def test_what_weights_have_in_common_is_said_once():
+    """The global block has the format that most have; an entry says what is its own, and what nobody says is missed."""
+    graph = plan_of({"w1": "int4", "w2": "int4", "w3": "int8"})
+    data = file.to_bytes(graph)
+    tree = apart(data)
+    zero = {"dtype": "float32", "shape": [4], "bytes": bytes(16)}
+    assert tree["network"]["global"] == {"format": "int4", "axes": [0], "params": {"zero_point": zero}}
+    entries = {t["name"]: t for layer in tree["layers"] for t in layer["tensors"]}
+    assert [{"format", "axes", "params"} & set(entries[n]) for n in ("w1", "w2", "w3")] == [
+        {"params"},
+        {"params"},
+        {"params", "format"},
+    ]
+    assert set(entries["w1"]["params"]) == {"scale"}
+    assert_same(file.load(data), graph)
+    for key, match in (
+        ("format", "'format', if not 'global'"),
+        ("axes", "'axes', if not 'global'"),
+        ("params", "'zero_point'"),
+    ):
+        refused(changed(data, removing("network", "global", key)), match)
+    alone = {"w1": "int4", "w2": "nested8", "w3": "float"}
+    assert apart(file.to_bytes(plan_of(alone)))["network"]["global"] == {}
+
+
+def plan_of(formats):
+    """Three linear layers of four outputs with weights in these formats."""
+    nodes = tuple(Node("linear", (f"h{i}", f"w{i + 1}"), (f"h{i + 1}",)) for i in range(3))
+    weights = {
+        name: np.ones((4, 4), np.float32) if text == "float" else coded(text, (4, 4), seed)
+        for seed, (name, text) in enumerate(formats.items())
+    }
+    return Graph((Value("h0", "float32", ("n", 4)),), ("h3",), nodes, weights)

@@ -38,7 +38,7 @@ def with_shape(shape, part, total=0):
     tensor["params"] = {**params, "zero_point": {"dtype": "float32", "shape": [], "bytes": bytes(4)}}
     size = sum(p[2] for p in part)
     graph = {"inputs": [{"name": "x", "dtype": "float32", "shape": None}], "outputs": ["x"], "nodes": []}
-    network = {"graph": graph, "encodings": {}, "meta": {}, "order": b"\0", "policy": "plane"}
+    network = {"graph": graph, "encodings": {}, "meta": {}, "order": b"\0", "policy": "plane", "global": {}}
     layer = {"name": "", "op": "", "tensors": [tensor], "segments": [[size, zlib.crc32(bytes(min(size, 5000)))]]}
     data = seal(*texts(network, [layer]), [bytes(min(size, 5000))])
     if total:

@@ -80,10 +80,10 @@ def test_the_worked_example_is_what_is_written():
     assert b"".join(bytes.fromhex(h) for _, h in lines) == data
     reader = Reader(file.source(data))
     words = Words(data[0x59:], "it")
-    assert len(read_table(words)) == 30
-    assert 0x59 + words.at == 0x11C
-    assert [PRELUDE, PRELUDE + reader.prelude.network] == [0x58, 0x15A]
-    assert [s.begin for s in reader.segments[0]] == [0x1CE, 0x1CF]
+    assert len(read_table(words)) == 31
+    assert 0x59 + words.at == 0x123
+    assert [PRELUDE, PRELUDE + reader.prelude.network] == [0x58, 0x164]
+    assert [s.begin for s in reader.segments[0]] == [0x1D8, 0x1D9]
     assert [reader.segment(0, n) for n in (0, 1)] == [b"\x0c", b"\x0a"]
     assert file.load(data[:-1]).constants["w"].codes.tolist() == [[0, 0], [1, 1]]
 

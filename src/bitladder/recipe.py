@@ -163,7 +163,7 @@ def quantize(
     )
     kept = batches.some(hard.correct)[0]
     samples = batches.some(within(hard.correct, kept, RUN_BYTES))[0]
-    feedback = hard.feedback if rounding is None else rounding != "nearest"
+    feedback = hard.feedback if rounding is None else rounding == "feedback"
     inputs = grams(plain, data.chunks(samples), progress=tell) if feedback else None
     rate = None
     if rounding in SHORT:

@@ -30,6 +30,7 @@ Formats = dict[str, Format]
 
 LEVELS = (8, 4, 3, 2)  # the widths that a budget steps down through
 MANY_CLASSES = 16  # a classifier of more classes keeps at least the bits that their number asks for (S6)
+SAID = 256  # about how many bytes of a file say how it was made
 END_BITS = 6  # nested weights of the first and the last layer run on at least so many planes, unless a plan says fewer,
 FEW = 5  # in networks of at least so many weights
 
@@ -182,8 +183,9 @@ class Task:
     def outcome(self) -> Outcome:
         """What the goal asks for: a search by score, so many layers, a budget, or nothing."""
         if self.bench.rate is not None:
-            if self.goal.count is not None:
-                raise ValueError("quantize: rounding for rate takes a budget or a max_drop, got a count; leave it out")
+            for word in ("count", "keep"):
+                if getattr(self.goal, word) is not None:
+                    raise ValueError(f"quantize: rounding for rate takes a budget or a max_drop, got a {word}; leave it out")
             return self.by_rate()
         if self.goal.budget is not None:
             return self.by_budget()
@@ -250,14 +252,16 @@ class Task:
         def network(divergence: float) -> Graph:
             self.tell("search", len(benches) + 1, 0)
             self.bench = benches.setdefault(divergence, self.bench.at_divergence(divergence))
-            return self.network({})
+            made = self.network({})
+            return made.with_(meta={**made.meta, "plan": {n: str(f) for n, f in self.formats.items()}})
 
         assert self.bench.rate is not None
         divergence, weights, met = self.bench.rate.divergence, self.bench.rate.weights, True
         if goal.budget is not None:
             what, limit = target(goal.budget)
             slope = 0.5 if what == "avg_bits" else weights / 16  # half a bit a weight
-            found = meet(lambda d: coded(network(d), what), limit, divergence, slope)
+            spare = SAID if what == "bytes" else 0
+            found = meet(lambda d: coded(network(d), what), limit - spare, divergence, slope)
             divergence, met = found or max(benches), found is not None
         elif self.score is not None and goal.max_drop is not None:
             said["float"] = plain = self.scored(self.bench.plain)
@@ -266,7 +270,7 @@ class Task:
             divergence, met = most or least or divergence, most is not None
         graph = network(divergence)
         size, bits = coded(graph, "bytes"), coded(graph, "avg_bits")
-        self.notes.append(f"about {size:.6g} bytes once coded, {bits:.3g} bits a weight")
+        self.notes.append(f"{size:,.0f} bytes once coded, {bits:.3g} bits a weight")
         said |= {"score": self.scored(graph)} if self.score else {}
         said |= {"rounding": self.bench.rate.name, "divergence": divergence, "evaluations": len(benches), "coded": size}
         return Outcome({}, self.told(None, None, met) | {"max_drop": goal.max_drop, "budget": goal.budget} | said)

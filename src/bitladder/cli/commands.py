@@ -29,7 +29,7 @@ from bitladder.file import Gains
 from bitladder.formats import QTensor
 from bitladder.ir.graph import Graph
 from bitladder.model import Model, bits_of, by_plan, load
-from bitladder.recipe import leads, quantize
+from bitladder.recipe import SHORT, leads, quantize
 from bitladder.table import table
 
 # What a recipe file may say, and what a command line that is silent means.
@@ -82,7 +82,8 @@ def quantize_command(args: Namespace, terminal: Terminal) -> Outcome:
     goal = words["plan"] is not None or words["budget"] is not None or words["count"] is not None
     if score is not None and not goal and words["max_drop"] is None:
         words["max_drop"] = MAX_DROP
-    notes = [] if goal or score is not None else ["neither plan nor budget nor evaluation data: every weight becomes nested8"]
+    told = goal or score is not None or words["rounding"] in SHORT
+    notes = [] if told else ["neither plan nor budget nor evaluation data: every weight becomes nested8"]
     work = Path(f"{args.output}.work")
     begun = time.monotonic()
     model = quantize(graph, calib.batches(), labels=calib.labels, score=score, work=work, progress=terminal.progress, **words)

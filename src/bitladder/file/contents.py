@@ -26,6 +26,7 @@ from bitladder.file.fields import (
     KINDS,
     MOST_AXES,
     MOST_ELEMENTS,
+    SHARED,
     VERSION,
     Tree,
     checked,
@@ -89,6 +90,7 @@ class Layer:
 
     number: int
     newer: bool
+    shared: Tree
     steps: Steps
     fill: list[int]
     entries: list[Entry] = field(default_factory=list)
@@ -160,7 +162,10 @@ class Layer:
             return Entry(name, kind, tree, self.versions(tree, where))
         fmt = format_of(tree, where)
         elements(tree["shape"], where)
-        arrays = {k: self.array(tree["params"][k], f"{k} of {where}") for k in sorted(tree["params"])}
+        own, shared = tree.get("params", {}), self.shared.get("params", {})
+        arrays = {k: self.array(own[k], f"{k} of {where}") for k in sorted(own)}
+        for k in sorted(set(parameters(str(fmt))) & set(shared) - set(own)):
+            arrays[k] = in_header(shared[k], f"{k} of 'global'", self.newer)
         check_params(fmt, arrays, tuple(tree["axes"]), tree["shape"], where, self.newer)
         return Entry(name, kind, tree, arrays, fmt, self.codes(tree, name, fmt, where))
 
@@ -177,9 +182,10 @@ def contents(reader: Reader, floors: Mapping[str, int], most: int = MOST) -> Con
     """What is in a file, every part placed; all tensors together may take `most` bytes."""
     trees = reader.network["encodings"]
     activations = {name: activation(tree, f"activation {name!r}", reader.newer) for name, tree in trees.items()}
+    shared = checked(reader.network["global"], SHARED, "'global' of the network header", reader.newer)
     layers, seen = [], set[str]()
     for number, tree in enumerate(reader.layers):
-        layers.append(layer_of(reader, number, tree["tensors"], floors))
+        layers.append(layer_of(reader, number, tree["tensors"], shared, floors))
         for entry in layers[-1].entries:
             if entry.name in seen or not entry.name:
                 raise damaged("names of tensors", "different from each other", entry.name)
@@ -198,26 +204,42 @@ def activation(x: Tree, where: str, newer: bool) -> tuple[Format, tuple[int, ...
     tree = checked(x, ENCODING, where, newer)
     fmt, axes, params = format_of(tree, where), tuple(tree["axes"]), {}
     for k in sorted(tree["params"]):
-        p = checked(tree["params"][k], ARRAY, f"{k} of {where}", newer)
-        if "bytes" not in p or "part" in p:
-            raise damaged(f"{k} of {where}", "a map with 'bytes'", sorted(p))
-        params[k] = inline(p, np.dtype(p["dtype"]), p["shape"], f"{k} of {where}")
+        params[k] = in_header(tree["params"][k], f"{k} of {where}", newer)
     check_params(fmt, params, axes, None, where, newer)
     return fmt, axes, params
 
 
-def layer_of(reader: Reader, number: int, trees: list[Tree], floors: Mapping[str, int]) -> Layer:
+def in_header(x: Tree, where: str, newer: bool) -> Numbers:
+    """An array that has its bytes with it, however many they are."""
+    tree = checked(x, ARRAY, where, newer)
+    if "bytes" not in tree or "part" in tree:
+        raise damaged(where, "a map with 'bytes'", sorted(tree))
+    return inline(tree, np.dtype(tree["dtype"]), tree["shape"], where)
+
+
+def whole_entry(tree: Tree, shared: Tree) -> Tree:
+    """An entry of codes with the format and the axes of all, where it has none of its own."""
+    if tree["kind"] != "codes":
+        return tree
+    out: Tree = {k: shared[k] for k in ("format", "axes") if k in shared} | tree
+    if lost := [k for k in ("format", "axes") if k not in out]:
+        raise damaged(f"tensor {tree['name']!r}", f"a map with {lost[0]!r}, if not 'global' has it", sorted(tree))
+    return out
+
+
+def layer_of(reader: Reader, number: int, trees: list[Tree], shared: Tree, floors: Mapping[str, int]) -> Layer:
     """One layer, its parts filling its segments."""
-    spans = {}
-    for tree in trees:
-        head = checked(tree, HEAD, "a tensor", newer=True)
-        checked(tree, {**HEAD, **KINDS[head["kind"]]}, f"tensor {head['name']!r}", reader.newer)
+    spans, entries = {}, []
+    for given in trees:
+        head = checked(given, HEAD, "a tensor", newer=True)
+        checked(given, {**HEAD, **KINDS[head["kind"]]}, f"tensor {head['name']!r}", reader.newer)
+        entries.append(tree := whole_entry(given, shared))
         if head["kind"] == "codes" and is_nested(fmt := format_of(tree, f"tensor {head['name']!r}")):
             spans[head["name"]] = (planes_wanted(head["name"], fmt, 1, floors), fmt.bits)
-    layer = Layer(number, reader.newer, Steps(spans), [0] * len(reader.segments[number]))
+    layer = Layer(number, reader.newer, shared, Steps(spans), [0] * len(reader.segments[number]))
     if len(layer.fill) != layer.steps.count:
         raise damaged(f"segments of layer {number}", f"{layer.steps.count} of them", len(layer.fill))
-    layer.entries = [layer.entry(tree) for tree in trees]
+    layer.entries = [layer.entry(tree) for tree in entries]
     sizes = [s.size for s in reader.segments[number]]
     if layer.fill != sizes:
         raise damaged(f"segments of layer {number}", f"filled by their parts, {sizes}", layer.fill)

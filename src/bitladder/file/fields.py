@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bitladder.errors import Malformed
@@ -113,7 +113,9 @@ ROOT = {
     "meta": Field(plain_map, "a map without strings of bytes"),
     "order": Field(lambda x: isinstance(x, bytes), "a string of bytes"),
     "policy": Field(is_text, "text"),
+    "global": Field(lambda x: isinstance(x, dict), "a map"),
 }
+SHARED = {key: replace(f, optional=True) for key, f in ENCODING.items()}
 LAYER = {
     "name": Field(is_text, "text"),
     "op": Field(is_text, "text"),
@@ -140,7 +142,7 @@ NODE = {
 KINDS: dict[str, dict[str, Field]] = {
     "array": ARRAY,
     "codes": {
-        **ENCODING,
+        **SHARED,
         "shape": Field(are_counts, "a list of sizes"),
         "data": Field(are_parts, "a list of parts", optional=True),
         "planes": Field(lambda x: isinstance(x, list) and all(map(are_parts, x)), "a list of lists of parts", optional=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -30,7 +31,8 @@ def to_file(graph: Graph, coder: str, order: str = "plane", gains: Gains | None 
     if (order == "importance") != (gains is not None):
         raise ValueError(f"save: gains must be given for order 'importance' and for no other, got order {order!r}")
     floors = graph.meta.get("min_bits", {})
-    shelves = [Shelf.of(graph, group, floors, coder, tile) for group in groups(graph)]
+    shared = common(graph)
+    shelves = [Shelf.of(graph, group, floors, shared, coder, tile) for group in groups(graph)]
     made = {v.name for v in graph.inputs} | {name for n in graph.nodes for name in n.outputs}
     network: Tree = {
         "graph": {
@@ -41,6 +43,7 @@ def to_file(graph: Graph, coder: str, order: str = "plane", gains: Gains | None 
         "encodings": {k: encoding_tree(graph.encodings[k], f"activation {k!r}") for k in sorted(made & set(graph.encodings))},
         "meta": plain(dict(graph.meta), "meta"),
         "policy": order,
+        "global": shared,
     }
     layers = [{"name": s.group.name, "op": s.group.op, "tensors": s.tensors} for s in shelves]
     segments = [[b"".join(bodies) for bodies in s.segments] for s in shelves]
@@ -75,7 +78,7 @@ class Shelf:
         self.segments = [[] for _ in range(self.steps.count)]
 
     @classmethod
-    def of(cls, graph: Graph, group: Group, floors: Mapping[str, int], coder: str, tile: int) -> Shelf:
+    def of(cls, graph: Graph, group: Group, floors: Mapping[str, int], shared: Tree, coder: str, tile: int) -> Shelf:
         """The shelf of a group, filled."""
         spans = {
             name: (planes_wanted(name, c.format, 1, floors), c.format.bits)
@@ -89,7 +92,7 @@ class Shelf:
                 entry = {
                     "kind": "codes",
                     "shape": list(c.shape),
-                    **encoding_tree(c.encoding, where, shelf),
+                    **local(c.encoding, where, shared, shelf),
                     **shelf.codes(name, c),
                 }
             elif isinstance(c, PerWidth):
@@ -158,6 +161,36 @@ def encoding_tree(e: Encoding, where: str, shelf: Shelf | None = None) -> Tree:
         raise Unsupported(f"save: {where} has format {e.format!r}, whose text {text!r} does not lead back to it")
     params = {k: array_tree(np.asarray(e.params[k]), f"{k} of {where}", shelf) for k in sorted(e.params)}
     return {"format": text, "axes": list(e.axes), "params": params}
+
+
+def common(graph: Graph) -> Tree:
+    """The global quantization block: what two tensors of codes or more have in common (S14).
+
+    It is the format and axes that most have, and of these tensors the parameters that most have; the first of several.
+    """
+    encodings = [c.encoding for c in graph.constants.values() if isinstance(c, QTensor)]
+    kinds = Counter((str(e.format), e.axes) for e in encodings)
+    (text, axes), count = max(kinds.items(), key=lambda kind: kind[1], default=(("", ()), 0))
+    if count < 2:
+        return {}
+    alike = [e for e in encodings if (str(e.format), e.axes) == (text, axes)]
+    params: Tree = {}
+    for name in sorted(alike[0].params):
+        arrays = [array_tree(np.asarray(e.params[name]), f"{name} of all", None) for e in alike]
+        most = max(arrays, key=arrays.count)
+        if arrays.count(most) > 1:
+            params[name] = most
+    return {"format": text, "axes": list(axes), **({"params": params} if params else {})}
+
+
+def local(e: Encoding, where: str, shared: Tree, shelf: Shelf) -> Tree:
+    """The entry of an encoding less what all have in common."""
+    alike = shared.get("params", {})
+    own = {k: p for k, p in e.params.items() if array_tree(np.asarray(p), where, None) != alike.get(k)}
+    tree = encoding_tree(Encoding(e.format, own, e.axes), where, shelf)
+    if not own and e.params:
+        del tree["params"]
+    return {key: value for key, value in tree.items() if key == "params" or value != shared.get(key)}
 
 
 def node_tree(node: Node) -> Tree:

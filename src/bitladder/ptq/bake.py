@@ -10,7 +10,6 @@ from bitladder.formats import Encoding, Fixed, Format, QTensor, fit
 from bitladder.ir.graph import CHANNEL_AXIS, Graph, Node
 from bitladder.ptq.align import aligned_weights
 from bitladder.ptq.feedback import rounded
-from bitladder.ptq.rate import Rate
 
 
 def weight_encoding(
@@ -37,6 +36,12 @@ def weight_encoding(
     return fit(fmt, w, axis=CHANNEL_AXIS[node.op], cover=cover, importance=importance)
 
 
+def check_finite(name: str, w: np.ndarray) -> None:
+    """Return if a weight can be quantized."""
+    if not np.isfinite(w).all():
+        raise ValueError(f"quantize: weight {name!r} holds NaN or infinity; must be finite; repair or retrain the network")
+
+
 def bake(
     graph: Graph,
     formats: Mapping[str, Format | None],
@@ -46,13 +51,11 @@ def bake(
     align: str = "weights",
     memo: dict[tuple[str, str], QTensor] | None = None,
     grams: Mapping[str, np.ndarray] | None = None,
-    rate: Rate | None = None,
 ) -> Graph:
     """`graph` with its weights as codes of their formats and `activations` as its encodings.
 
     memo: tensors made earlier, by (weight, format text), so that plans that differ in a few layers cost a few layers.
     grams: of the inputs of weights that are to be rounded with error feedback (`ptq.feedback`); others go to the nearest code.
-    rate: what weights may cost that are to be rounded for the length of their codes (`ptq.rate`); it needs their grams.
     """
     memo = {} if memo is None else memo
     constants = dict(graph.constants)
@@ -60,13 +63,9 @@ def bake(
         fmt, w = formats.get(name), graph.constants[name]
         if fmt is None or not isinstance(w, np.ndarray):
             continue
-        if not np.isfinite(w).all():
-            raise ValueError(f"quantize: weight {name!r} holds NaN or infinity; must be finite; repair or retrain the network")
+        check_finite(name, w)
         if (name, str(fmt)) not in memo:
             gram = (grams or {}).get(name)
-            if rate is not None and gram is not None and name in rate.minds:
-                constants[name] = memo[name, str(fmt)] = rate.rounded(name, w, fmt, gram)
-                continue
             encoding = weight_encoding(node, w, fmt, activations.get(node.inputs[0]), cover=cover, align=align, gram=gram)
             memo[name, str(fmt)] = QTensor.of(w, encoding) if gram is None else rounded(w, encoding, gram)
         constants[name] = memo[name, str(fmt)]

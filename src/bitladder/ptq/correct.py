@@ -7,7 +7,7 @@ lacks before the next node runs, so later nodes already see corrected inputs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,8 @@ from bitladder.ir.graph import Graph, Node, PerWidth
 from bitladder.ir.rewrite import bias_name
 from bitladder.ptq.calibrate import Progress, as_kind, torch_ops
 from bitladder.runtime.reference import clipped, enter, real, step
+
+Rounding = Callable[[Node, Mapping[str, Any]], "QTensor | None"]
 
 CORRECTED = ("conv", "conv_transpose", "linear")
 FINE = 16  # parts of an output's step that a bias is rounded to at most
@@ -76,14 +78,23 @@ def forget(env: dict[str, Any], graph: Graph, node: Node, at: int, last: Mapping
 
 
 def corrected_biases(
-    quantized: Graph, samples: Mapping[str, Any], wanted: Mapping[str, np.ndarray], progress: Progress | None = None
+    quantized: Graph,
+    samples: Mapping[str, Any],
+    wanted: Mapping[str, np.ndarray],
+    progress: Progress | None = None,
+    rounding: Rounding | None = None,
 ) -> dict[str, np.ndarray]:
-    """Corrected biases (float32) by name, such that every weighted node's mean output is what is `wanted` of it."""
+    """Corrected biases (float32) by name, such that every weighted node's mean output is what is `wanted` of it.
+
+    rounding: called with every node and the values before it; the codes it may give are the node's weight from there on.
+    """
     ops = torch_ops()
     env: dict[str, Any] = dict(quantized.constants)
     env |= {k: enter(quantized, k, as_kind(v, ops)) for k, v in samples.items()}
     last, out = last_uses(quantized), dict[str, np.ndarray]()
     for at, node in enumerate(quantized.nodes):
+        if rounding is not None and (made := rounding(node, env)) is not None:
+            env[node.inputs[1]] = made
         bias = node.inputs[2] if node.op in CORRECTED and isinstance(env.get(node.inputs[1]), QTensor) else ""
         if bias and isinstance(env[bias], np.ndarray) and bias not in out:
             bare = quantized.with_(encodings={k: v for k, v in quantized.encodings.items() if k != node.name})

@@ -15,6 +15,8 @@ import numpy as np
 
 from bitladder.errors import require
 from bitladder.ir.graph import Graph, Node
+from bitladder.ptq import feedback
+from bitladder.ptq.bake import check_finite
 from bitladder.ptq.calibrate import Progress
 from bitladder.ptq.feedback import ROWS, looked_at
 from bitladder.runtime.reference import run
@@ -44,9 +46,12 @@ def importances(
     torch = require("torch", "torch", "quantize: rounding for rate")
     from bitladder.convert.torch_ops import TORCH_OPS, tensor
 
-    weighted = {node.outputs[0]: (name, node) for name, node in graph.weights() if node.op in ROWS and outputs_of(graph, name)}
+    weighted = {
+        node.outputs[0]: (name, node) for name, node in graph.weights() if node.op in ROWS and fits(graph.constants[name])
+    }
     known = {name: tensor(c) for name, c in graph.constants.items() if isinstance(c, np.ndarray)}
     for name, _ in weighted.values():
+        check_finite(name, known[name].numpy())
         known[name].requires_grad_(True)  # so that whatever comes of it remembers how it was made
     draw, samples = np.random.default_rng(seed), 0
     found, rows = dict[str, np.ndarray](), dict[str, int]()  # sums of moments; rows that the gram matrix is a sum of
@@ -75,10 +80,9 @@ def importances(
     return {name: Importance(moment / (2 * samples * DRAWS), rows[name] // DRAWS) for name, moment in found.items()}
 
 
-def outputs_of(graph: Graph, name: str) -> bool:
-    """Whether a weight is an array with few enough outputs."""
-    w = graph.constants[name]
-    return isinstance(w, np.ndarray) and w.shape[0] <= LARGEST
+def fits(w: Any) -> bool:
+    """Whether a constant is an array with few enough outputs and inputs for matrices of each."""
+    return isinstance(w, np.ndarray) and w.shape[0] <= LARGEST and w[0].size <= feedback.LARGEST
 
 
 def parts(batches: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, np.ndarray]]:

@@ -20,18 +20,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bitladder import file
+from bitladder.codec.parts import Kind, encode_codes
 from bitladder.formats import Encoding, Format, Int, QTensor
 from bitladder.formats.tensor import store
 from bitladder.ir.graph import Graph
 from bitladder.ptq.feedback import damped
 from bitladder.ptq.importance import Importance
-from bitladder.ptq.trellis import Walk, levels
+from bitladder.ptq.trellis import Walk
 
 DIVERGENCE = 0.01  # nats, or share of the outputs' power, that all weights together may cost, where nothing else is asked
 MIND = 0.1  # share of the mean importance added to every output: moments of few samples are not all there is
 SWEEPS = 2  # times that every code is chosen again
 DIGITS = 3  # binary digits of a scale
-HEADER = 24  # about how many bytes of a coded file are for one node
 FINER = 0.55  # steps of a trellis by steps without, at equal error
 PRICE = 0.4  # of a bit by the share of a weight, on a trellis; twice the logarithm of two would be the slope at high rates
 
@@ -75,17 +76,6 @@ class Rate:
         scale = np.concatenate([scale for _, scale in made]).astype(np.float32)
         encoding = Encoding(fmt, {"scale": scale, "zero_point": np.zeros(len(scale), np.float32)}, (0,))
         return QTensor(encoding, store(codes, fmt))
-
-    def with_short_biases(self, graph: Graph) -> Graph:
-        """The graph with biases in steps of powers of two that cost no more than one weight's share each."""
-        constants = dict(graph.constants)
-        for name, node in graph.weights():
-            bias = constants.get(node.inputs[2]) if name in self.minds and len(node.inputs) > 2 else None
-            if isinstance(bias, np.ndarray):
-                cost = np.concatenate([np.diag(damped(m, damp=MIND)) for m in self.minds[name].moments])
-                step = np.exp2(np.floor(np.log2(step_of(self.share, cost))))
-                constants[node.inputs[2]] = (np.round(bias / step) * step).astype(np.float32)
-        return graph.with_(constants=constants)
 
 
 def step_of(share: float, curvature: np.ndarray) -> np.ndarray:
@@ -138,13 +128,13 @@ def short(scale: np.ndarray, up: bool = False) -> np.ndarray:
 def feed(w: np.ndarray, step: np.ndarray, rows: np.ndarray, columns: np.ndarray, low: int, high: int) -> np.ndarray:
     """Codes of `w`, input after input and in each output after output, every one making up for the errors before it."""
     codes, errors = np.empty(w.shape), np.zeros(w.shape)
-    before = np.ascontiguousarray(rows.T)
+    before, steps = np.ascontiguousarray(rows.T), step.tolist()
     for k in range(w.shape[1]):
         owed = errors[:, :k] @ columns[:k, k]  # by the inputs before, for each output; then with this input's own error
-        for i, target in enumerate(w[:, k] + owed):
-            codes[i, k] = code = min(max(round((target + before[i, :i] @ owed[:i]) / step[i]), low), high)
-            errors[i, k] = error = w[i, k] - code * step[i]
-            owed[i] += error
+        for i, (target, size) in enumerate(zip((w[:, k] + owed).tolist(), steps, strict=True)):
+            codes[i, k] = code = min(max(round((target + float(before[i, :i] @ owed[:i])) / size), low), high)
+            owed[i] = target - code * size
+        errors[:, k] = w[:, k] - codes[:, k] * step
     return codes
 
 
@@ -168,26 +158,13 @@ def settle(
 
 
 def coded(graph: Graph, what: str) -> float:
-    """About how many bytes a network has once its codes are coded; or, for "avg_bits", the bits of a coded weight."""
+    """The bytes of a network's file; or, for "avg_bits", the bits of a coded weight."""
+    if what == "bytes":
+        return len(file.to_bytes(graph, "best"))
     weights = [c for name, _ in graph.weights() if isinstance(c := graph.constants[name], QTensor)]
-    bits = sum(code_bits(c.codes.reshape(len(c.codes), -1)) for c in weights)
-    if what == "avg_bits":
-        return bits / max(sum(math.prod(c.shape) for c in weights), 1)
-    numbers = [c for c in graph.constants.values() if isinstance(c, np.ndarray)]
-    numbers += [p for c in weights for p in c.encoding.params.values()]
-    return bits / 8 + sum(entropy(n) / 8 + np.unique(n).nbytes for n in numbers) + HEADER * len(graph.nodes)
+    return sum(code_bits(c.codes, c.format) for c in weights) / max(sum(math.prod(c.shape) for c in weights), 1)
 
 
-def code_bits(codes: np.ndarray) -> float:
-    """About how many bits codes (outputs, inputs) take; as levels, where they are a path through the trellis."""
-    found = levels(codes)
-    if found is None:
-        return entropy(codes)
-    level, odd = found
-    return min(entropy(codes), entropy(level[odd == 0]) + entropy(level[odd == 1]))
-
-
-def entropy(values: np.ndarray) -> float:
-    """Bits of an array if each of its numbers costs what its frequency says."""
-    _, counts = np.unique(values, return_counts=True)
-    return float((counts * np.log2(counts.sum() / counts)).sum())
+def code_bits(codes: np.ndarray, fmt: Format) -> int:
+    """How many bits codes (outputs, ...) take."""
+    return 8 * len(encode_codes(codes.reshape(len(codes), -1), Kind(fmt.bits, *fmt.span()), "best").body)

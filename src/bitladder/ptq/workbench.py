@@ -14,8 +14,9 @@ from bitladder.ir.graph import Graph
 from bitladder.ptq import data
 from bitladder.ptq.bake import bake
 from bitladder.ptq.calibrate import Progress
-from bitladder.ptq.correct import correct, outputs_wanted
+from bitladder.ptq.correct import correct, corrected_biases, outputs_wanted
 from bitladder.ptq.rate import Rate
+from bitladder.ptq.sequence import Sequence
 
 KEPT_BYTES = 1 << 28  # samples that stay fill at most twice this
 FEWEST = 32  # but so many stay however large they are
@@ -76,7 +77,7 @@ def within(samples: int, arrays: Mapping[str, np.ndarray], limit: int) -> int:
 class Workbench:
     """What all plans for one network share. `network` makes the graph of a plan, biases corrected on `samples`.
 
-    grams: weights that have one are rounded with error feedback; with `rate`, for the length of their codes.
+    grams: weights that have one are rounded with error feedback. rate: those that it knows, for the length of their codes.
     """
 
     plain: Graph
@@ -106,14 +107,17 @@ class Workbench:
 
         least: the fewest planes that a nested weight runs on. widths: those for which biases get a version of their own.
         """
-        how: dict[str, Any] = {"grams": self.grams, "rate": self.rate, "cover": self.cover, "align": self.align}
-        baked = bake(self.plain, formats, self.activations, memo=self.memo, **how)
+        now = {n: f for n, f in formats.items() if self.rate is None or n not in self.rate.minds}
+        baked = bake(self.plain, now, self.activations, memo=self.memo, grams=self.grams, cover=self.cover, align=self.align)
         if least:
             baked = baked.with_(meta={**baked.meta, "min_bits": dict(least)})
         if bits is not None:
             baked = baked.at(bits)
-        found = correct(self.plain, baked, self.samples, widths, progress, self.wanted)
-        return found if self.rate is None else self.rate.with_short_biases(found)
+        if self.rate is None:
+            return correct(self.plain, baked, self.samples, widths, progress, self.wanted)
+        sequence = Sequence(self.plain, self.samples, self.rate, formats, self.memo)
+        biases = corrected_biases(baked, self.samples, self.wanted, progress, sequence)
+        return baked.with_(constants={**baked.constants, **sequence.made, **biases})
 
     def at_divergence(self, divergence: float) -> Workbench:
         """The same workbench whose weights may cost so much; it must have a rate."""
