@@ -9,6 +9,12 @@ namespace bl {
 
 [[nodiscard]] constexpr bool checked_mul(int64_t a, int64_t b, int64_t& out) { return !__builtin_mul_overflow(a, b, &out); }
 
+// The product, or the largest number there is: for counts that are refused when they are too large.
+[[nodiscard]] constexpr int64_t capped_mul(int64_t a, int64_t b) {
+  int64_t out = 0;
+  return checked_mul(a, b, out) ? out : INT64_MAX;
+}
+
 // How many bytes `count` numbers of `bits` bits take as one stream.
 [[nodiscard]] constexpr bool checked_bytes(int64_t count, int bits, int64_t& out) {
   int64_t all = 0;

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "file/checked.h"
+
 namespace bl {
 
 namespace {
@@ -33,7 +35,7 @@ bool type_named(const std::string& name, Type& out) {
 
 int64_t elements(const Shape& shape) {
   int64_t n = 1;
-  for (const int64_t size : shape) n *= size;
+  for (const int64_t size : shape) n = capped_mul(n, size);
   return n;
 }
 

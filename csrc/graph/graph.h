@@ -19,7 +19,7 @@ size_t size_of(Type type);         // bytes of one element
 const char* name_of(Type type);    // as numpy calls it
 bool type_named(const std::string& name, Type& out);
 
-int64_t elements(const Shape& shape);
+int64_t elements(const Shape& shape);  // at most INT64_MAX
 
 // A dense array in C order, owned.
 struct Array {

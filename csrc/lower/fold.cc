@@ -4,9 +4,15 @@
 #include <cmath>
 #include <cstring>
 
+#include "file/checked.h"
 #include "view.h"
 
 namespace bl {
+
+int64_t whole(double x) {
+  if (!(x > -9223372036854775808.0)) return x == x ? INT64_MIN : 0;
+  return x < 9223372036854775808.0 ? static_cast<int64_t>(x) : INT64_MAX;
+}
 
 namespace {
 
@@ -27,7 +33,9 @@ void read_as(const Array& a, std::vector<double>& out) {
 template <class T>
 void write_as(const std::vector<double>& v, Array& out) {
   for (size_t i = 0; i < v.size(); ++i) {
-    const T x = static_cast<T>(static_cast<std::conditional_t<std::is_floating_point_v<T>, double, int64_t>>(v[i]));
+    T x;
+    if constexpr (std::is_floating_point_v<T>) x = static_cast<T>(v[i]);
+    else x = static_cast<T>(whole(v[i]));
     std::memcpy(out.bytes.data() + i * sizeof(T), &x, sizeof(T));
   }
 }
@@ -123,15 +131,17 @@ bool fold_cast(const Node& node, const Known& x, Known& out) {
 
 bool fold_gather(const Node& node, const Known& x, const Known& at, Known& out) {
   const int64_t axis = axis_of(attr(node, "axis", int64_t{0}), x.shape.size());
+  if (axis >= static_cast<int64_t>(x.shape.size())) return false;
   const auto begin = x.shape.begin();
   const int64_t n = x.shape[static_cast<size_t>(axis)], inner = elements(Shape(begin + axis + 1, x.shape.end()));
   out = {x.type, Shape(begin, begin + axis), {}};
   const int64_t outer = elements(out.shape);
   out.shape.insert(out.shape.end(), at.shape.begin(), at.shape.end());
   out.shape.insert(out.shape.end(), begin + axis + 1, x.shape.end());
+  if (elements(out.shape) > small) return false;
   for (int64_t o = 0; o < outer; ++o)
     for (double index : at.v) {
-      const int64_t i = axis_of(static_cast<int64_t>(index), static_cast<size_t>(n));
+      const int64_t i = axis_of(whole(index), static_cast<size_t>(n));
       if (i < 0 || i >= n) return false;
       for (int64_t k = 0; k < inner; ++k) out.v.push_back(x.v[static_cast<size_t>((o * n + i) * inner + k)]);
     }
@@ -143,6 +153,7 @@ bool fold_concat(const Node& node, const std::vector<Known>& in, Known& out) {
   if (axis != 0 || in[0].shape.size() != 1) return false;
   out = {in[0].type, {0}, {}};
   for (const Known& k : in) {
+    if (k.shape.size() != 1) return false;
     out.shape[0] += k.shape[0];
     out.v.insert(out.v.end(), k.v.begin(), k.v.end());
   }
@@ -150,8 +161,9 @@ bool fold_concat(const Node& node, const std::vector<Known>& in, Known& out) {
 }
 
 bool fold_slice(const std::vector<Known>& in, Known& out) {
-  if (in[0].shape.size() != 1 || in[1].v.size() != 1 || in.size() < 3) return false;
-  const int64_t n = in[0].shape[0], step = in.size() > 4 ? static_cast<int64_t>(in[4].v[0]) : 1;
+  if (in.size() < 3 || in[0].shape.size() != 1 || in[1].v.size() != 1 || in[2].v.size() != 1) return false;
+  if (in.size() > 4 && in[4].v.size() != 1) return false;
+  const int64_t n = in[0].shape[0], step = in.size() > 4 ? std::min(whole(in[4].v[0]), n + 1) : 1;
   const auto held = [&](double x) { return static_cast<int64_t>(std::clamp(x < 0 ? x + static_cast<double>(n) : x, 0.0, static_cast<double>(n))); };
   if (step < 1) return false;
   out = {in[0].type, {0}, {}};
@@ -161,7 +173,8 @@ bool fold_slice(const std::vector<Known>& in, Known& out) {
 }
 
 bool fold_range(const std::vector<Known>& in, Known& out) {
-  if (in.size() != 3 || in[2].v[0] == 0 || !whole_type(in[0].type)) return false;
+  if (in.size() != 3 || in[0].v.size() != 1 || in[1].v.size() != 1 || in[2].v.size() != 1) return false;
+  if (in[2].v[0] == 0 || !whole_type(in[0].type)) return false;
   out = {in[0].type, {0}, {}};
   const double count = std::ceil((in[1].v[0] - in[0].v[0]) / in[2].v[0]);
   if (count > small) return false;
@@ -174,7 +187,7 @@ bool fold_where(const std::vector<Known>& in, Known& out) {
   Shape shape;
   if (in.size() != 3 || !broadcast_shape(in[0].shape, in[1].shape, shape)) return false;
   const Shape first = shape;
-  if (!broadcast_shape(first, in[2].shape, shape) || !whole_type(in[1].type)) return false;
+  if (!broadcast_shape(first, in[2].shape, shape) || !whole_type(in[1].type) || elements(shape) > small) return false;
   const Known c = seen(in[0], broadcast(view_of(in[0].shape), shape)), x = seen(in[1], broadcast(view_of(in[1].shape), shape)),
               y = seen(in[2], broadcast(view_of(in[2].shape), shape));
   out = x;
@@ -192,7 +205,7 @@ bool fold_shape(const Node& node, const std::vector<Known>& in, Known& out) {
     for (size_t a = 0; a < in[0].shape.size(); ++a) {
       bool gone = in.size() < 2 && in[0].shape[a] == 1;
       for (size_t i = 0; in.size() > 1 && i < in[1].v.size(); ++i)
-        gone = gone || axis_of(static_cast<int64_t>(in[1].v[i]), in[0].shape.size()) == static_cast<int64_t>(a);
+        gone = gone || axis_of(whole(in[1].v[i]), in[0].shape.size()) == static_cast<int64_t>(a);
       if (!gone) shape.push_back(in[0].shape[a]);
     }
     out.shape = shape;
@@ -203,7 +216,7 @@ bool fold_shape(const Node& node, const std::vector<Known>& in, Known& out) {
     const size_t rank = in[0].shape.size() + in[1].v.size();
     std::vector<bool> fresh(rank, false);
     for (double a : in[1].v) {
-      const int64_t at = axis_of(static_cast<int64_t>(a), rank);
+      const int64_t at = axis_of(whole(a), rank);
       if (at < 0 || at >= static_cast<int64_t>(rank)) return false;
       fresh[static_cast<size_t>(at)] = true;
     }
@@ -214,15 +227,15 @@ bool fold_shape(const Node& node, const std::vector<Known>& in, Known& out) {
   Shape shape;  // reshape
   int64_t rest = -1, product = 1;
   for (size_t i = 0; i < in[1].v.size(); ++i) {
-    int64_t n = static_cast<int64_t>(in[1].v[i]);
+    int64_t n = whole(in[1].v[i]);
     if (n == 0 && i < in[0].shape.size()) n = in[0].shape[i];
     if (n < 0) rest = static_cast<int64_t>(i);
-    else product *= n;
+    else product = capped_mul(product, n);
     shape.push_back(n);
   }
   if (rest >= 0) shape[static_cast<size_t>(rest)] = product == 0 ? 0 : count / product;
   out.shape = shape;
-  return elements(shape) == count;
+  return can_be_held(shape) && elements(shape) == count;
 }
 
 bool compute(const Node& node, const std::vector<Known>& in, Known& out) {
@@ -252,16 +265,16 @@ bool compute(const Node& node, const std::vector<Known>& in, Known& out) {
   }
   if (op == "expand" && in.size() == 2) {
     Shape wanted, shape;
-    for (double n : in[1].v) wanted.push_back(static_cast<int64_t>(n));
-    if (!broadcast_shape(in[0].shape, wanted, shape) || elements(shape) > small) return false;
+    for (double n : in[1].v) wanted.push_back(whole(n));
+    if (!broadcast_shape(in[0].shape, wanted, shape) || !can_be_held(shape) || elements(shape) > small) return false;
     out = seen(in[0], broadcast(view_of(in[0].shape), shape));
     return true;
   }
   if (op == "constant_of_shape") {
     out = {Type::f32, {}, {}};
     if (!type_named(attr(node, "dtype", "float32"), out.type)) return false;
-    for (double n : in[0].v) out.shape.push_back(static_cast<int64_t>(n));
-    if (elements(out.shape) > small) return false;
+    for (double n : in[0].v) out.shape.push_back(whole(n));
+    if (!can_be_held(out.shape) || elements(out.shape) > small) return false;
     out.v.assign(static_cast<size_t>(elements(out.shape)), attr(node, "value", 0.0));
     return true;
   }
@@ -290,12 +303,6 @@ bool ask_shape(Lowering& lower, const Node& node) {
 }
 
 }  // namespace
-
-// A whole number read as a double: ends of slices are often the largest there is, which a double cannot hold.
-int64_t whole(double x) {
-  if (x >= 9223372036854775807.0) return INT64_MAX;
-  return x <= -9223372036854775808.0 ? INT64_MIN : static_cast<int64_t>(x);
-}
 
 bool known_integers(const Lowering& lower, const Node& node, size_t slot, Shape& out) {
   const Array* a = lower.constant(node, slot);

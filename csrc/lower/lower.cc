@@ -7,6 +7,7 @@
 
 #include "fold.h"
 #include "layout.h"
+#include "view.h"
 #include "wait.h"
 #include "layers/layer.h"
 
@@ -222,6 +223,10 @@ int Lowering::add(Value value) {
   const size_t steps = value.coding.steps.size(), entries = value.shape.size() > 1 ? static_cast<size_t>(value.shape[1]) : 0;
   if (value.codes && !value.coding.uniform() && steps != entries && !problem_)
     problem_ = {Status::unsupported, "run: value '" + value.name + "' has " + std::to_string(steps) + " steps along an axis of " + std::to_string(entries), 0};
+  if (!can_be_held(value.shape)) {
+    if (!problem_) problem_ = {Status::unsupported, "run: value '" + value.name + "' has more elements than can be held", 0};
+    value.shape.assign(value.shape.size(), 1);  // so that whatever still counts with it stays small
+  }
   values_.push_back(std::move(value));
   return static_cast<int>(values_.size()) - 1;
 }

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "file/checked.h"
 #include "fold.h"
 #include "lower.h"
 #include "run/pool.h"
@@ -83,7 +84,7 @@ bool lower_reshape(Lowering& lower, const Node& node) {
   for (size_t i = 0; i < shape.size(); ++i) {
     if (shape[i] == 0 && !keep_zero && i < from.size()) shape[i] = from[i];
     if (shape[i] < 0) rest = i;
-    else product *= shape[i];
+    else product = capped_mul(product, shape[i]);
   }
   if (rest < shape.size()) shape[rest] = product == 0 ? 0 : elements(from) / product;
   return lower_same(lower, node, x, shape);
@@ -171,7 +172,7 @@ bool lower_tile(Lowering& lower, const Node& node) {
   for (size_t a = 0; a < from.size(); ++a) {
     view.shape.insert(view.shape.end(), {repeats[a], from[a]});
     view.strides.insert(view.strides.end(), {0, one.strides[a]});
-    shape.push_back(repeats[a] * from[a]);
+    shape.push_back(capped_mul(repeats[a], from[a]));
   }
   to = view_of(view.shape);
   const int y = place_for(lower, node, 0, x, shape);
@@ -191,10 +192,15 @@ bool cuts_of(Lowering& lower, const Node& node, const Shape& shape, std::vector<
   const auto given = [&](size_t slot) { return slot < node.inputs.size() && !node.inputs[slot].empty(); };
   if ((given(3) && !known_integers(lower, node, 3, axes)) || (given(4) && !known_integers(lower, node, 4, steps)))
     return not_known(lower, node, "the axes and steps");
+  if (starts.size() != ends.size() || (given(3) ? axes.size() != starts.size() : starts.size() > shape.size()) ||
+      (given(4) && steps.size() != starts.size()))
+    return lower.refuse(node, "its ends, axes and steps do not go together");
   for (int64_t n : shape) out.push_back({0, 1, n});
   for (size_t i = 0; i < starts.size(); ++i) {
     const size_t a = static_cast<size_t>(given(3) ? axis_of(axes[i], shape.size()) : static_cast<int64_t>(i));
-    const int64_t n = shape[a], step = given(4) ? steps[i] : 1;
+    if (a >= shape.size()) return lower.refuse(node, "it has no such axis");
+    const int64_t n = shape[a], longest = std::max<int64_t>(n, 1);  // longer steps come to the same
+    const int64_t step = given(4) ? std::clamp(steps[i], -longest, longest) : 1;
     if (step == 0) return lower.refuse(node, "a step is 0");
     const int64_t least = step > 0 ? 0 : -1, most = step > 0 ? n : n - 1;
     const auto held = [&](int64_t at) { return std::clamp(at < 0 ? at + n : at, least, most); };
@@ -262,6 +268,18 @@ bool concat_images(Lowering& lower, const Node& node, const Coding* coding) {
   return true;
 }
 
+// Whether values have the same shape but for one axis.
+bool join_along(const Lowering& lower, const std::vector<int>& in, size_t axis) {
+  Shape first = lower.value(in[0]).shape;
+  for (const int x : in) {
+    const Shape& s = lower.value(x).shape;
+    if (s.size() != first.size()) return false;
+    first[axis] = s[axis];
+    if (s != first) return false;
+  }
+  return true;
+}
+
 bool lower_concat(Lowering& lower, const Node& node) {
   std::vector<int> in;
   bool images = true;
@@ -274,13 +292,16 @@ bool lower_concat(Lowering& lower, const Node& node) {
   const bool encoded = lower.coding(node, 0, coding), plain = !node.low && !node.high;
   const size_t rank = lower.value(in[0]).shape.size();
   const int64_t axis = axis_of(attr(node, "axis", int64_t{0}), rank);
+  if (axis >= static_cast<int64_t>(rank) || !join_along(lower, in, static_cast<size_t>(axis))) {
+    return lower.refuse(node, "its inputs do not fit each other");
+  }
   if (images && axis == 1 && plain && (!encoded || coding.uniform())) return concat_images(lower, node, encoded ? &coding : nullptr);
   const bool codes = encoded && plain && coding.uniform();
   Shape shape;
   for (int& x : in) {
     x = lower.rows(codes ? lower.encoded(x, coding) : lower.reals(x));
     const Shape& s = lower.value(x).shape;
-    if (s.size() != rank || lower.value(x).type != lower.value(in[0]).type) return lower.refuse(node, "its inputs do not fit each other");
+    if (lower.value(x).type != lower.value(in[0]).type) return lower.refuse(node, "its inputs do not fit each other");
     if (shape.empty()) shape = s;
     else shape[static_cast<size_t>(axis)] += s[static_cast<size_t>(axis)];
   }
@@ -300,14 +321,21 @@ bool lower_split(Lowering& lower, const Node& node) {
   if (number < 0) return lower.refuse(node, "its input is made by nothing that has a kernel");
   const Shape from = lower.value(number).shape;
   const size_t axis = static_cast<size_t>(axis_of(attr(node, "axis", int64_t{0}), from.size()));
+  if (axis >= from.size()) return lower.refuse(node, "it has no such axis");
   Shape lengths;
   if (node.inputs.size() > 1 && !node.inputs[1].empty()) {
     if (!known_integers(lower, node, 1, lengths)) return not_known(lower, node, "the lengths");
   } else {
-    const int64_t pieces = attr(node, "num_outputs", static_cast<int64_t>(node.outputs.size())), each = (from[axis] + pieces - 1) / pieces;
+    const int64_t pieces = attr(node, "num_outputs", static_cast<int64_t>(node.outputs.size()));
+    if (pieces != static_cast<int64_t>(node.outputs.size())) return lower.refuse(node, "it has another number of outputs than pieces");
+    const int64_t each = (from[axis] + pieces - 1) / pieces;
     for (int64_t i = 0; i < pieces; ++i) lengths.push_back(std::clamp<int64_t>(from[axis] - i * each, 0, each));
   }
   if (lengths.size() != node.outputs.size()) return lower.refuse(node, "it has another number of outputs than lengths");
+  int64_t end = 0;
+  for (const int64_t length : lengths)
+    if (length < 0 || !checked_add(end, length, end)) return lower.refuse(node, "its lengths do not fit its input");
+  if (end != from[axis]) return lower.refuse(node, "its lengths do not fit its input");
   View view = view_of(from);
   for (size_t i = 0; i < lengths.size(); ++i) {
     const int x = moved(lower, node, 0, i);
@@ -329,9 +357,10 @@ bool lower_gather(Lowering& lower, const Node& node) {
   if (lower.input(node, 1) < 0) return lower.refuse(node, "its indices are made by nothing that has a kernel");
   const int at = lower.rows(lower.input(node, 1));
   const Type type = lower.value(at).type;
-  if (type != Type::i64 && type != Type::i32) return lower.refuse(node, "its indices must be int32 or int64");
+  if ((type != Type::i64 && type != Type::i32) || lower.value(at).codes) return lower.refuse(node, "its indices must be int32 or int64");
   const Shape from = lower.value(x).shape, indices = lower.value(at).shape;
   const auto axis = from.begin() + axis_of(attr(node, "axis", int64_t{0}), from.size());
+  if (axis == from.end()) return lower.refuse(node, "it has no such axis");
   Shape shape(from.begin(), axis);
   const int64_t outer = elements(shape), n = *axis, count = elements(indices);
   shape.insert(shape.end(), indices.begin(), indices.end());
@@ -368,7 +397,7 @@ bool lower_constant_of_shape(Lowering& lower, const Node& node) {
   const int64_t count = elements(shape);
   lower.emit({node.name(), "fill", {}, {y}, [=](const Frame& f) {
                 if (type == Type::f32) std::fill_n(f.at<float>(y), count, static_cast<float>(value));
-                else if (type == Type::i64) std::fill_n(f.at<int64_t>(y), count, static_cast<int64_t>(value));
+                else if (type == Type::i64) std::fill_n(f.at<int64_t>(y), count, whole(value));
                 else std::fill_n(f.at<uint8_t>(y), count, static_cast<uint8_t>(value != 0));
               }});
   lower.settle(node, 0, y);

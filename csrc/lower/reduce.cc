@@ -57,11 +57,11 @@ T sum_of(const T* x, int64_t n) {
   for (int64_t i = 0; i < n; ++i) s += static_cast<Sum>(x[i]);
   return static_cast<T>(s);
 }
-template <class T>
+template <class T, class Product>
 T product_of(const T* x, int64_t n) {
-  T p = 1;
-  for (int64_t i = 0; i < n; ++i) p *= x[i];
-  return p;
+  Product p = 1;
+  for (int64_t i = 0; i < n; ++i) p *= static_cast<Product>(x[i]);
+  return static_cast<T>(p);
 }
 template <class T>
 T most_of(const T* x, int64_t n) {
@@ -89,12 +89,12 @@ float log_sum_exp_of(const float* x, int64_t n) {
 }
 
 const Fold<float> float_folds[] = {
-    {"reduce_sum", sum_of<float, double>}, {"reduce_mean", mean_of},         {"reduce_prod", product_of<float>},
+    {"reduce_sum", sum_of<float, double>}, {"reduce_mean", mean_of},         {"reduce_prod", product_of<float, float>},
     {"reduce_max", most_of<float>},        {"reduce_min", least_of<float>},  {"reduce_l2", norm_of},
     {"reduce_log_sum_exp", log_sum_exp_of},
 };
-const Fold<int64_t> whole_folds[] = {
-    {"reduce_sum", sum_of<int64_t, int64_t>}, {"reduce_prod", product_of<int64_t>},
+const Fold<int64_t> whole_folds[] = {  // sums and products wrap around
+    {"reduce_sum", sum_of<int64_t, uint64_t>}, {"reduce_prod", product_of<int64_t, uint64_t>},
     {"reduce_max", most_of<int64_t>},         {"reduce_min", least_of<int64_t>},
 };
 
@@ -160,6 +160,7 @@ bool lower_reduce(Lowering& lower, const Node& node) {
   Coding to;
   if (node.op == "reduce_mean" && v.codes && v.coding.uniform() && lower.coding(node, 0, to) && to.uniform()) {
     const Lines in = lines_of(lower, node, lower.rows(given), axes, keeps_axes(node));
+    if (in.width == 0) return lower.refuse(node, "it reduces nothing");
     return emit_mean(lower, node, v.coding, to, in);
   }
   const Lines in = lines_of(lower, node, lower.rows(lower.reals(given)), axes, keeps_axes(node));
@@ -175,6 +176,7 @@ bool lower_arg(Lowering& lower, const Node& node) {
   const Value v = lower.value(x);
   if (v.type != Type::f32) return lower.refuse(node, "its input must be float32");
   const Lines in = lines_of(lower, node, x, {axis_of(attr(node, "axis", int64_t{0}), v.shape.size())}, keeps_axes(node));
+  if (in.width == 0) return lower.refuse(node, "it reduces nothing");
   const bool last = attr(node, "select_last_index", int64_t{0}) != 0;
   const float sign = node.op == "arg_min" ? -1.0f : 1.0f;
   const int from = in.value, y = lower.output(node, 0, Type::i64, in.kept, false, false);
@@ -201,19 +203,21 @@ bool lower_running(Lowering& lower, const Node& node) {
   const Value v = lower.value(x);
   if (v.type != Type::f32 && v.type != Type::i64) return lower.refuse(node, "its input must be float32 or int64");
   const size_t a = static_cast<size_t>(axis_of(axis[0], v.shape.size()));
+  if (a >= v.shape.size()) return lower.refuse(node, "it has no such axis");
   const int64_t n = v.shape[a], inner = elements(Shape(v.shape.begin() + static_cast<int64_t>(a) + 1, v.shape.end()));
-  const int64_t outer = n == 0 ? 0 : v.count() / (n * inner);
+  const int64_t outer = v.count() == 0 ? 0 : v.count() / (n * inner);
   const bool exclusive = attr(node, "exclusive", int64_t{0}) != 0, reverse = attr(node, "reverse", int64_t{0}) != 0, sums = node.op == "cum_sum";
   const int y = lower.temporary(v.type, v.shape, false);
   const auto run = [=](const auto* from, auto* to) {
     using T = std::remove_pointer_t<decltype(to)>;
+    using Sum = std::conditional_t<std::is_integral_v<T>, uint64_t, T>;  // whole numbers wrap around
     for (int64_t o = 0; o < outer; ++o)
       for (int64_t i = 0; i < inner; ++i) {
-        T so_far = sums ? 0 : 1;
+        Sum so_far = sums ? 0 : 1;
         for (int64_t k = 0; k < n; ++k) {
           const int64_t at = (o * n + (reverse ? n - 1 - k : k)) * inner + i;
-          const T next = sums ? so_far + from[at] : so_far * from[at];
-          to[at] = exclusive ? so_far : next;
+          const Sum next = sums ? so_far + static_cast<Sum>(from[at]) : so_far * static_cast<Sum>(from[at]);
+          to[at] = static_cast<T>(exclusive ? so_far : next);
           so_far = next;
         }
       }

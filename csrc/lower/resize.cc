@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "fold.h"
 #include "lower.h"
 #include "run/pool.h"
 #include "take.h"
@@ -173,8 +174,9 @@ bool sizes_of(Lowering& lower, const Node& node, const Shape& shape, std::vector
     const size_t a = static_cast<size_t>(axes[i]);
     if (by_size && policy != "stretch") scales[a] = one;
     const double length = scales[a] * static_cast<double>(shape[a]);
-    out[a] = !by_size ? static_cast<int64_t>(length) : policy == "stretch" ? sizes[i] : static_cast<int64_t>(length + 0.5);
-    if (out[a] < 1 || out[a] > 1 << 24) return lower.refuse(node, "an axis of its output has an odd size");
+    const double size = !by_size ? std::floor(length) : policy == "stretch" ? static_cast<double>(sizes[i]) : std::floor(length + 0.5);
+    out[a] = whole(size);
+    if (out[a] < 1 || out[a] > 1 << 24 || !(scales[a] > 0)) return lower.refuse(node, "an axis of its output has an odd size");
   }
   return true;
 }
@@ -288,6 +290,8 @@ bool lower_pad(Lowering& lower, const Node& node) {
   for (size_t i = 0; i < axes.size(); ++i) {
     const int64_t a = axes[i] < 0 ? axes[i] + static_cast<int64_t>(shape.size()) : axes[i];
     const int64_t low = pads[i], high = pads[i + axes.size()];
+    constexpr int64_t most = 1 << 24;
+    if (low < -most || low > most || high < -most || high > most) return lower.refuse(node, "its pads are too large");
     if (a < 0 || a >= static_cast<int64_t>(shape.size())) return lower.refuse(node, "it has no such axis");
     const int64_t cut = std::max<int64_t>(-low, 0), size = shape[static_cast<size_t>(a)] - cut + std::min<int64_t>(high, 0);
     const int64_t count = size + std::max<int64_t>(low, 0) + std::max<int64_t>(high, 0);

@@ -3,14 +3,25 @@
 #include <algorithm>
 #include <cstring>
 
+#include "file/checked.h"
 #include "run/pool.h"
 
 namespace bl {
 
+bool can_be_held(const Shape& shape) {
+  constexpr int64_t most = int64_t{1} << 40;
+  int64_t count = 1;
+  for (const int64_t size : shape) {
+    count = capped_mul(count, std::max<int64_t>(size, 1));
+    if (size < 0 || count > most) return false;
+  }
+  return shape.size() <= 64;
+}
+
 Shape dense_strides(const Shape& shape) {
   Shape out(shape.size());
   int64_t stride = 1;
-  for (size_t a = shape.size(); a-- > 0; stride *= shape[a]) out[a] = stride;
+  for (size_t a = shape.size(); a-- > 0; stride = capped_mul(stride, shape[a])) out[a] = stride;
   return out;
 }
 
@@ -56,8 +67,8 @@ Copy copy_of(const View& from, const View& to, int element) {
   for (size_t a = 0; a < from.shape.size(); ++a) {
     if (from.shape[a] == 1) continue;
     const int64_t n = from.shape[a], s = from.strides[a], t = to.strides[a];
-    if (!out.from.shape.empty() && out.from.strides.back() == s * n && out.to.strides.back() == t * n) {
-      out.from.shape.back() *= n;
+    if (!out.from.shape.empty() && out.from.strides.back() == capped_mul(s, n) && out.to.strides.back() == capped_mul(t, n)) {
+      out.from.shape.back() = capped_mul(out.from.shape.back(), n);
       out.from.strides.back() = s;
       out.to.strides.back() = t;
       continue;

@@ -15,6 +15,10 @@ struct View {
   int64_t first = 0;
 };
 
+// Whether a value of this shape can be held at all: up to 64 axes, none of a negative size, all others than those of size 0
+// with at most 2^40 elements. Sums and products of a few counts of such a value fit in 64 bits.
+bool can_be_held(const Shape& shape);
+
 Shape dense_strides(const Shape& shape);
 View view_of(const Shape& shape);                                   // a value in rows
 View permuted(const View& view, const Shape& order);

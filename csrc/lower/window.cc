@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "file/checked.h"
 #include "lookup.h"
 #include "lower.h"
 #include "run/pool.h"
@@ -81,9 +82,10 @@ bool read_attributes(Lowering& lower, const Node& node, size_t space, Attributes
   if (kernel.size() != space || strides.size() != space || dilations.size() != space)
     return lower.refuse(node, "its window has another number of axes than its input");
   const Tree* pads = node.attrs.find("pads");
+  constexpr int64_t most = 1 << 20;
   for (size_t i = 0; i < space; ++i) {
     const size_t a = i + 2 - space;
-    const auto sane = [](int64_t n) { return n >= 1 && n <= 1 << 20; };
+    const auto sane = [](int64_t n) { return n >= 1 && n <= most; };
     if (!sane(kernel[i]) || !sane(strides[i]) || !sane(dilations[i])) return lower.refuse(node, "its window has odd sizes");
     out.kernel[a] = static_cast<int>(kernel[i]);
     out.stride[a] = static_cast<int>(strides[i]);
@@ -92,9 +94,10 @@ bool read_attributes(Lowering& lower, const Node& node, size_t space, Attributes
     const Tree::List* pair = i < pads->list()->size() ? (*pads->list())[i].list() : nullptr;
     if (pair == nullptr || pair->size() != 2 || !(*pair)[0].whole() || !(*pair)[1].whole())
       return lower.refuse(node, "pads must be (begin, end) pairs");
-    out.before[a] = static_cast<int>(*(*pair)[0].whole());
-    out.after[a] = static_cast<int>(*(*pair)[1].whole());
-    if (out.before[a] < 0 || out.after[a] < 0) return lower.refuse(node, "pads must not be negative");
+    const int64_t before = *(*pair)[0].whole(), after = *(*pair)[1].whole();
+    if (before < 0 || after < 0 || before > most || after > most) return lower.refuse(node, "pads must be between 0 and 2^20");
+    out.before[a] = static_cast<int>(before);
+    out.after[a] = static_cast<int>(after);
   }
   return true;
 }
@@ -121,12 +124,8 @@ int64_t windows_on(const Node& node, Attributes& at, int axis, int64_t size) {
   if (size + before + after < span) return -1;
   const int64_t count = (size + before + after - span) / stride + 1;
   for (int64_t i = 0; i < count; ++i) {
-    bool inside = false;
-    for (int k = 0; k < at.kernel[axis] && !inside; ++k) {
-      const int64_t place = i * stride - before + static_cast<int64_t>(k) * at.dilation[axis];
-      inside = place >= 0 && place < size;
-    }
-    if (!inside) return -1;
+    const int64_t first = i * stride - before, skipped = first < 0 ? parts_of(-first, at.dilation[axis]) : 0;
+    if (skipped >= at.kernel[axis] || first + skipped * at.dilation[axis] >= size) return -1;
   }
   return count;
 }
@@ -280,7 +279,7 @@ bool lower_average(Lowering& lower, const Node& node, bool whole) {
 bool lower_avg_pool(Lowering& lower, const Node& node) { return lower_average(lower, node, false); }
 bool lower_global_avg(Lowering& lower, const Node& node) { return lower_average(lower, node, true); }
 
-// The axes of a reduction from slot 1, in order; false where they are no constant.
+// The axes of a reduction from slot 1, in order, each once; false where they are no constant, or no axes.
 bool axes_of(const Lowering& lower, const Node& node, size_t rank, std::vector<int64_t>& out) {
   const bool given = node.inputs.size() > 1 && !node.inputs[1].empty();
   const Array* axes = lower.constant(node, 1);
@@ -288,11 +287,13 @@ bool axes_of(const Lowering& lower, const Node& node, size_t rank, std::vector<i
   out.clear();
   for (int64_t i = 0; given && i < elements(axes->shape); ++i) {
     const int64_t a = axes->as<int64_t>()[i];
+    if (a < -static_cast<int64_t>(rank) || a >= static_cast<int64_t>(rank)) return false;
     out.push_back(a < 0 ? a + static_cast<int64_t>(rank) : a);
   }
   if (out.empty() && attr(node, "noop_with_empty_axes", int64_t{0}) == 0)
     for (size_t a = 0; a < rank; ++a) out.push_back(static_cast<int64_t>(a));
   std::sort(out.begin(), out.end());
+  out.erase(std::unique(out.begin(), out.end()), out.end());
   return true;
 }
 
