@@ -173,6 +173,7 @@ void emit_conversion(Lowering& lower, int from, int to, float low, float high) {
   const Value a = lower.value(from), b = lower.value(to);
   const Lay la = lay_of(a), lb = lay_of(b);
   const bool same = a.codes == b.codes && (!a.codes || a.coding == b.coding) && low == -INFINITY && high == INFINITY;
+  if (!same && a.type != Type::f32) return lower.refuse(b, "is encoded or clipped, which only float32 can be");
   int64_t images = la.batch, lines = la.height;
   Part part = nullptr;
   if (a.image != b.image && low == -INFINITY && high == INFINITY) part = across(a, b, la, lb, from, to, same);

@@ -221,10 +221,10 @@ int Lowering::input(const Node& node, size_t slot) const {
 
 int Lowering::add(Value value) {
   const size_t steps = value.coding.steps.size(), entries = value.shape.size() > 1 ? static_cast<size_t>(value.shape[1]) : 0;
-  if (value.codes && !value.coding.uniform() && steps != entries && !problem_)
-    problem_ = {Status::unsupported, "run: value '" + value.name + "' has " + std::to_string(steps) + " steps along an axis of " + std::to_string(entries), 0};
+  if (value.codes && !value.coding.uniform() && steps != entries)
+    refuse(value, "has " + std::to_string(steps) + " steps along an axis of " + std::to_string(entries));
   if (!can_be_held(value.shape)) {
-    if (!problem_) problem_ = {Status::unsupported, "run: value '" + value.name + "' has more elements than can be held", 0};
+    refuse(value, "has more elements than can be held");
     value.shape.assign(value.shape.size(), 1);  // so that whatever still counts with it stays small
   }
   values_.push_back(std::move(value));
@@ -397,6 +397,10 @@ void Lowering::emit(Step step) {
 bool Lowering::refuse(const Node& node, const std::string& why) {
   if (!problem_) problem_ = {Status::unsupported, "run: node '" + node.name() + "' (" + node.op + "): " + why, 0, node.name()};
   return false;
+}
+
+void Lowering::refuse(const Value& value, const std::string& why) {
+  if (!problem_) problem_ = {Status::unsupported, "run: value '" + value.name + "' " + why, 0};
 }
 
 const Rule* rule_of(const std::string& op) {

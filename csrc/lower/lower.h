@@ -126,6 +126,7 @@ class Lowering {
   void emit(Step step);
   // A rule that cannot lower its node says why and returns what this returns.
   bool refuse(const Node& node, const std::string& why);
+  void refuse(const Value& value, const std::string& why);
   // The encoding of output `slot` as a coding; false if it has none.
   bool coding(const Node& node, size_t slot, Coding& out) const;
   bool is_output(const std::string& name) const;
