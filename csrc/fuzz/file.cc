@@ -141,7 +141,7 @@ void collect_places(Tree& x, std::vector<Tree*>& out) {
 }
 
 const int64_t kWholes[] = {0,  1,  2,  3,    8,    31,         32,         33,         64,        255,
-                           -1, -2, 65, 1000, 65536, 1ll << 20, 1ll << 31, 1ll << 40, 1ll << 62, INT64_MAX};
+                           -1, -2, 65, 1000, 65536, 1ll << 25, 1ll << 31, 1ll << 40, 1ll << 62, INT64_MAX};
 const char* const kWords[] = {
     "", "x", "y", "w1", "nested8", "nested3:sign", "nested4:tree", "int4/2", "ternary", "ufixed8", "float32", "int8", "int64",
     "bool", "array", "codes", "widths", "scale", "range", "axis", "axes", "strides", "pads", "dilations", "groups", "perm",

@@ -154,7 +154,8 @@ Problem Program::run(const std::vector<Tensor>& inputs, const std::vector<Tensor
   }
   for (size_t i = 0; i < output_values_.size(); ++i) {
     const Value& v = values_[static_cast<size_t>(output_values_[i])];
-    if (!direct_[i]) std::memcpy(outputs[i].data, place[static_cast<size_t>(output_values_[i])], static_cast<size_t>(bytes_of(v)));
+    if (direct_[i] || bytes_of(v) == 0) continue;  // what is empty may lie nowhere
+    std::memcpy(outputs[i].data, place[static_cast<size_t>(output_values_[i])], static_cast<size_t>(bytes_of(v)));
   }
   {
     const std::lock_guard lock(mutex_);
