@@ -13,14 +13,14 @@ from networks import coded, convnet, fixed_points, odd_graph
 from bitladder.file.writing import to_file
 from bitladder.ir.graph import Graph, Node, PerWidth, Value
 
+# Words by spaces.
 FORMATS = """int2 uint3 int5/tensor int4/2 int9 uint16 fixed2 ufixed1 fixed17 ufixed8 fixed24 q2.5 uq0.4 ternary ternary/tensor
-    nested1:tree nested3:tree/tensor nested2:sign nested8:sign nested5 nested8 nested4:tree""".split()
-
+    nested1:tree nested3:tree/tensor nested2:sign nested8:sign nested5 nested8 nested4:tree"""
 UNARY = """abs acos acosh asin asinh atan atanh ceil celu cos cosh elu erf exp floor gelu global_avg_pool global_max_pool
-    hard_sigmoid hard_swish identity leaky_relu log mish neg reciprocal reduce_max reduce_mean relu round selu shrink sigmoid sign
-    sin sinh softmax softplus softsign sqrt swish tan tanh thresholded_relu transpose squeeze flatten shape size""".split()
-BINARY = "add sub mul div max min equal greater less greater_or_equal less_or_equal pow matmul".split()
-REDUCED = "reduce_sum reduce_mean reduce_prod reduce_max reduce_min reduce_l2 reduce_log_sum_exp".split()
+    hard_sigmoid hard_swish identity leaky_relu log mish neg reciprocal reduce_max reduce_mean relu round selu shrink sigmoid
+    sign sin sinh softmax softplus softsign sqrt swish tan tanh thresholded_relu transpose squeeze flatten shape size"""
+BINARY = "add sub mul div max min equal greater less greater_or_equal less_or_equal pow matmul"
+REDUCED = "reduce_sum reduce_mean reduce_prod reduce_max reduce_min reduce_l2 reduce_log_sum_exp"
 
 
 def ints(*values):
@@ -68,9 +68,9 @@ OTHERS = [
     ("conv", [reals(2, 2, 2), reals(2)], {"strides": (2,), "dilations": (2,)}, (1, 2, 5)),
     ("conv_transpose", [reals(2, 1, 2, 2), reals(1)], {"strides": (2, 2), "output_padding": (1, 0)}, IMAGE),
     ("lstm", [reals(1, 8, 2), reals(1, 8, 2), reals(1, 16)], {"hidden_size": 2}, (2, 1, 2)),
-    ("gru", [reals(2, 6, 2), reals(2, 6, 2)], {"hidden_size": 2, "direction": "bidirectional", "linear_before_reset": 1}, (1, 2, 2)),
+    ("gru", [reals(2, 6, 2), reals(2, 6, 2)], {"hidden_size": 2, "direction": "bidirectional"}, (1, 2, 2)),
     ("rnn", [reals(1, 2, 2), reals(1, 2, 2)], {"hidden_size": 2, "direction": "reverse", "activations": ("Relu",)}, (2, 1, 2)),
-    *((op, [ints(-1)], {"keepdims": 0}, (2, 3)) for op in REDUCED),
+    *((op, [ints(-1)], {"keepdims": 0}, (2, 3)) for op in REDUCED.split()),
 ]
 
 
@@ -110,8 +110,8 @@ def fused():
         yield name, graph(attention, {"q": (1, 2, 3), "k": (1, 4, 3), "m": (2, 4)}, {"c": reals()}, which)
     norm = [Node("add", ("a", "b"), ("c",)), Node("layer_norm", ("c", "s"), ("y",))]
     yield "add_norm", graph(norm, {"a": (2, 4), "b": (2, 4)}, {"s": reals(4)}, "a")
-    shapes = [Node("shape", ("x",), ("s",)), Node("gather", ("s", "i"), ("n",)), Node("concat", ("n", "r"), ("t",), {"axis": 0})]
-    yield "shapes", graph([*shapes, Node("reshape", ("x", "t"), ("y",))], {"x": (2, 3)}, {"i": ints(1), "r": ints(-1)})
+    one, join = Node("gather", ("s", "i"), ("n",)), Node("concat", ("n", "r"), ("t",), {"axis": 0})
+    yield "shapes", graph([Node("shape", ("x",), ("s",)), one, join, Node("reshape", ("x", "t"), ("y",))], {"x": (2, 3)}, {"i": ints(1), "r": ints(-1)})
     table = {"w": coded("int8", (3, 2)), "i": ints(0, -1)}
     yield "embedding", graph([Node("embedding", ("w", "i"), ("e",)), Node("add", ("e", "x"), ("y",))], {"x": (2, 2)}, table)
     where = [Node("greater", ("a", "b"), ("c",)), Node("where", ("c", "a", "b"), ("y",))]
@@ -120,14 +120,14 @@ def fused():
 
 def graphs():
     """All graphs by name."""
-    for text in FORMATS:
+    for text in FORMATS.split():
         yield f"linear_{text}".replace("/", "-").replace(":", "-"), linear(text)
     yield from (("conv", convnet()), ("sign", convnet("nested6:sign", "nested4", "fixed8")), ("odd", odd_graph()))
     yield from fused()
     for which in ("", "xy"):
-        for op in UNARY:
+        for op in UNARY.split():
             yield f"{op}_{which}", one_node(op, [], {}, (1, 2, 2, 3), which)
-        for op in BINARY:
+        for op in BINARY.split():
             yield f"{op}_{which}", one_node(op, [reals(3, 3)], {}, (1, 3, 3), which)
             yield f"{op}_two_{which}", graph([Node(op, ("x", "b"), ("y",))], {"x": (2, 2), "b": (2, 2)}, {}, which and "xby")
         for i, (op, rest, attrs, shape) in enumerate(OTHERS):
