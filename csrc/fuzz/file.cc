@@ -21,7 +21,7 @@
 extern "C" size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t max_size);
 
 // An input makes thousands of small allocations: long stacks of each would take most of the time.
-extern "C" const char* __asan_default_options() { return "malloc_context_size=3:quarantine_size_mb=4"; }
+extern "C" const char* __asan_default_options() { return "malloc_context_size=1:quarantine_size_mb=1:thread_local_quarantine_size_kb=64:max_malloc_fill_size=64"; }
 
 namespace {
 

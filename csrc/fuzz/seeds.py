@@ -111,7 +111,8 @@ def fused():
     norm = [Node("add", ("a", "b"), ("c",)), Node("layer_norm", ("c", "s"), ("y",))]
     yield "add_norm", graph(norm, {"a": (2, 4), "b": (2, 4)}, {"s": reals(4)}, "a")
     one, join = Node("gather", ("s", "i"), ("n",)), Node("concat", ("n", "r"), ("t",), {"axis": 0})
-    yield "shapes", graph([Node("shape", ("x",), ("s",)), one, join, Node("reshape", ("x", "t"), ("y",))], {"x": (2, 3)}, {"i": ints(1), "r": ints(-1)})
+    start, end = Node("shape", ("x",), ("s",)), Node("reshape", ("x", "t"), ("y",))
+    yield "shapes", graph([start, one, join, end], {"x": (2, 3)}, {"i": ints(1), "r": ints(-1)})
     table = {"w": coded("int8", (3, 2)), "i": ints(0, -1)}
     yield "embedding", graph([Node("embedding", ("w", "i"), ("e",)), Node("add", ("e", "x"), ("y",))], {"x": (2, 2)}, table)
     where = [Node("greater", ("a", "b"), ("c",)), Node("where", ("c", "a", "b"), ("y",))]

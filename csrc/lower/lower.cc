@@ -79,6 +79,7 @@ Problem Lowering::all(const std::vector<Shape>& inputs) {
     v.name = graph_.inputs[i].name;
     v.type = graph_.inputs[i].type;
     v.shape = inputs[i];
+    if (v.count() == 0) return {Status::unsupported, "run: input '" + v.name + "' is empty", 0};
     const int given = add(v);
     input_values_.push_back(given);
     Coding coding;

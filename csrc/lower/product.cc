@@ -11,6 +11,7 @@ namespace bl {
 namespace {
 
 constexpr int64_t longest_sum = 33000;  // products of two codes that surely fit in 32 bits
+constexpr int64_t largest = 1 << 24;    // of inputs, columns and batches
 constexpr int64_t a_task = 50000;       // multiplications; below, sharing costs more than it saves
 
 int64_t padded(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
@@ -82,6 +83,8 @@ bool read_product(Lowering& lower, const Node& node, Product& out) {
   if (out.integer && out.inputs > longest_sum) return lower.refuse(node, "its sums may not fit in 32 bits");
   if (!broadcast_shape(Shape(a.view.shape.begin(), a.view.shape.end() - 2), Shape(b.view.shape.begin(), b.view.shape.end() - 2), out.batch_shape))
     return lower.refuse(node, "its inputs do not fit each other");
+  if (std::max({out.inputs, out.columns, elements(out.batch_shape)}) > largest || out.rows > INT32_MAX)
+    return lower.refuse(node, "it is larger than kernels take");
   out.a_row = a.view.strides[m - 2];
   out.b_k = b.view.strides[n - 2];
   out.b_n = b.view.strides[n - 1];
