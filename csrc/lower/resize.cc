@@ -17,6 +17,8 @@ namespace bl {
 
 namespace {
 
+constexpr int64_t longest = 1 << 20;  // of an axis whose places are listed
+
 // ------------------------------------------------------------------------------------------------------------- moves
 
 // The bytes of an element that stands for the real `x`, which must be a code of the coding where there is one.
@@ -176,7 +178,7 @@ bool sizes_of(Lowering& lower, const Node& node, const Shape& shape, std::vector
     const double length = scales[a] * static_cast<double>(shape[a]);
     const double size = !by_size ? std::floor(length) : policy == "stretch" ? static_cast<double>(sizes[i]) : std::floor(length + 0.5);
     out[a] = whole(size);
-    if (out[a] < 1 || out[a] > 1 << 24 || !(scales[a] > 0)) return lower.refuse(node, "an axis of its output has an odd size");
+    if (out[a] < 1 || out[a] > longest || !(scales[a] > 0)) return lower.refuse(node, "an axis of its output has an odd size");
   }
   return true;
 }
@@ -290,12 +292,11 @@ bool lower_pad(Lowering& lower, const Node& node) {
   for (size_t i = 0; i < axes.size(); ++i) {
     const int64_t a = axes[i] < 0 ? axes[i] + static_cast<int64_t>(shape.size()) : axes[i];
     const int64_t low = pads[i], high = pads[i + axes.size()];
-    constexpr int64_t most = 1 << 24;
-    if (low < -most || low > most || high < -most || high > most) return lower.refuse(node, "its pads are too large");
+    if (low < -longest || low > longest || high < -longest || high > longest) return lower.refuse(node, "its pads are too large");
     if (a < 0 || a >= static_cast<int64_t>(shape.size())) return lower.refuse(node, "it has no such axis");
     const int64_t cut = std::max<int64_t>(-low, 0), size = shape[static_cast<size_t>(a)] - cut + std::min<int64_t>(high, 0);
     const int64_t count = size + std::max<int64_t>(low, 0) + std::max<int64_t>(high, 0);
-    if (size < 1 || count > 1 << 24) return lower.refuse(node, "an axis of its output has an odd size");
+    if (size < 1 || count > longest) return lower.refuse(node, "an axis of its output has an odd size");
     if (low == 0 && high == 0) continue;
     for (int64_t j = 0; j < count; ++j) {
       const int64_t place = padded_place(mode, j - std::max<int64_t>(low, 0), size);

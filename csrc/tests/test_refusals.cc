@@ -86,6 +86,11 @@ void products() {
   refuses("matmul", {reals({1, 0}, {})}, none(), {0, int64_t{1} << 31, 1});
 }
 
+void resizes() {
+  const Constant none_given = reals({0}, {});  // an axis of so many pixels takes seconds to list
+  refuses("resize", {none_given, none_given, ints({1, 1, 2, 12517381})}, map({{"mode", tree("cubic")}}), {1, 1, 2, 2});
+}
+
 void windows() {
   const auto pool = [](int64_t before) {
     const Tree ones = list({tree(int64_t{1}), tree(int64_t{1})}), pads = list({tree(before), tree(int64_t{0})});
@@ -108,6 +113,7 @@ void slices_of_long_steps_are_good() {
 int main() {
   moves();
   products();
+  resizes();
   windows();
   slices_of_long_steps_are_good();
   std::puts("what cannot be is refused");
