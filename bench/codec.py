@@ -83,7 +83,7 @@ class Peer:
 
     def points(self) -> dict[str, tuple[Point, np.ndarray]]:
         """By setting: the network, and seconds of encoding, quantizing and decoding."""
-        found = {name: self.measured(name, settings) for name, settings in nncodec.settings().items()}
+        found = {name: self.measured(name, settings) for name, settings in nncodec.settings(self.depth > 20).items()}
         return {n: (Point(n, int(v[0]), v[4:].astype(bool)), v[1:4]) for n, v in found.items()}
 
 
