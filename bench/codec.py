@@ -61,9 +61,10 @@ class Peer:
     def hits(self, arrays: nncodec.Arrays) -> np.ndarray:
         """Which images a network with these arrays gets right, in float."""
         self.net.load_state_dict({**self.net.state_dict(), **{k: torch.from_numpy(a.copy()) for k, a in arrays.items()}})
-        images = torch.from_numpy(self.test.images)
+        net, images = self.net.to(memory_format=torch.channels_last), torch.from_numpy(self.test.images)
+        batches = (images[at : at + BATCH].to(memory_format=torch.channels_last) for at in range(0, len(images), BATCH))
         with torch.inference_mode():
-            best = torch.cat([self.net(images[at : at + 250]).argmax(1) for at in range(0, len(images), 250)])
+            best = torch.cat([net(batch).argmax(1) for batch in batches])
         return np.asarray(best) == self.test.labels
 
     def plain(self) -> np.ndarray:
@@ -74,7 +75,8 @@ class Peer:
         """Bytes and three times of a setting, and the hits after them."""
 
         def make() -> np.ndarray:
-            made = nncodec.code(self.state, settings, nncodec.blocks(self.state))
+            timed = settings["qp"] == nncodec.SPEED_QP
+            made = nncodec.code(self.state, settings, nncodec.blocks(self.state), nncodec.REPEATS if timed else 1)
             hits = self.hits(nncodec.restored(made.weights))
             tell(f"resnet{self.depth}: NNCodec {name}: {made.bytes} bytes, {percent(hits):.2f} %")
             return np.array([made.bytes, made.encode, made.quantize, made.decode, *hits])
