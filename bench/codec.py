@@ -22,13 +22,16 @@ from bench.curve import Point
 from bench.nested import nested_graph, percent
 from bench.options import Options, tell
 from bench.result import Figure, Result, Row, machine, versions
-from bench.subject import Judge, Subject, about, evenly, loss, subject
+from bench.subject import Subject, about, evenly, loss, subject
 from bench.work import FOLDER, Work, digest, source
+from bitladder import Model, load
 from bitladder.formats import Int
 from bitladder.ir.graph import Graph
 
 PEER = "NNCodec"
 QUICK = 4000  # test images
+DRAWS = {20: 3}  # of calibration images, unless quick; one for every other depth
+BATCH = 250
 LOST = {0.3: 0.75, 1.0: 0.7}  # points lost against float: what share of NNCodec's bytes may be needed
 ALL_WIDTHS = {20: 1.08, 56: 1.05}  # depth: one file for all widths over the best 8-bit file alone
 NESTING, HEADER, ENCODING = 1.02, 0.005, 1.0
@@ -58,9 +61,10 @@ class Peer:
     def hits(self, arrays: nncodec.Arrays) -> np.ndarray:
         """Which images a network with these arrays gets right, in float."""
         self.net.load_state_dict({**self.net.state_dict(), **{k: torch.from_numpy(a.copy()) for k, a in arrays.items()}})
-        images = torch.from_numpy(self.test.images)
+        net, images = self.net.to(memory_format=torch.channels_last), torch.from_numpy(self.test.images)
+        batches = (images[at : at + BATCH].to(memory_format=torch.channels_last) for at in range(0, len(images), BATCH))
         with torch.inference_mode():
-            best = torch.cat([self.net(images[at : at + 250]).argmax(1) for at in range(0, len(images), 250)])
+            best = torch.cat([net(batch).argmax(1) for batch in batches])
         return np.asarray(best) == self.test.labels
 
     def plain(self) -> np.ndarray:
@@ -71,7 +75,8 @@ class Peer:
         """Bytes and three times of a setting, and the hits after them."""
 
         def make() -> np.ndarray:
-            made = nncodec.code(self.state, settings, nncodec.blocks(self.state))
+            timed = settings["qp"] == nncodec.SPEED_QP
+            made = nncodec.code(self.state, settings, nncodec.blocks(self.state), nncodec.REPEATS if timed else 1)
             hits = self.hits(nncodec.restored(made.weights))
             tell(f"resnet{self.depth}: NNCodec {name}: {made.bytes} bytes, {percent(hits):.2f} %")
             return np.array([made.bytes, made.encode, made.quantize, made.decode, *hits])
@@ -80,7 +85,7 @@ class Peer:
 
     def points(self) -> dict[str, tuple[Point, np.ndarray]]:
         """By setting: the network, and seconds of encoding, quantizing and decoding."""
-        found = {name: self.measured(name, settings) for name, settings in nncodec.settings().items()}
+        found = {name: self.measured(name, settings) for name, settings in nncodec.settings(self.depth > 20).items()}
         return {n: (Point(n, int(v[0]), v[4:].astype(bool)), v[1:4]) for n, v in found.items()}
 
 
@@ -96,24 +101,36 @@ class Ours:
     data: cifar.Data
     test: cifar.Split
     work: Work
-    known: dict[str, Subject] = field(default_factory=dict)
+    known: dict[int, Subject] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self.judge = Judge(f"resnet{self.depth}", self.test, lambda: self.on().plain, self.work, memory=0)
-
-    def on(self) -> Subject:
-        """The calibrated network."""
-        if "it" not in self.known:
-            self.known["it"] = subject(self.options, self.depth, self.data.draws[0])
-        return self.known["it"]
+    def on(self, draw: int = 0) -> Subject:
+        """The network calibrated on a draw of images."""
+        if draw not in self.known:
+            self.known[draw] = subject(self.options, self.depth, self.data.draws[draw])
+        return self.known[draw]
 
     def points(self) -> list[Point]:
-        """Our curve."""
+        """Our curve: bytes and hits of each network, their means over the draws."""
+        draws = DRAWS.get(self.depth, 1) if not self.options.quick else 1
+        curves = [self.curve(draw) for draw in range(draws)]
+        return [
+            Point(same[0].name, round(np.mean([p.bytes for p in same])), np.mean([p.hits for p in same], axis=0))
+            for same in zip(*curves, strict=True)
+        ]
+
+    def curve(self, draw: int) -> list[Point]:
+        """Our curve from one draw of calibration images."""
         found = []
-        for name, make in coded.curve(self.on()):
-            size = self.work(f"{self.depth} {name} bytes", partial(weight, make))
-            found.append(Point(name, int(size.value), self.judge(name, make).value))
+        for name, make in coded.curve(self.on(draw)):
+            value = self.work(f"{self.depth} draw {draw} {name}", partial(self.measured, make)).value
+            found.append(Point(name, int(value[0]), value[1:]))
+            tell(f"resnet{self.depth}: draw {draw}, {name}: {value[0]:.0f} bytes, {percent(value[1:]):.2f} %")
         return found
+
+    def measured(self, make: Callable[[], Graph]) -> np.ndarray:
+        """The bytes of a network's file, and which test images the network in the file gets right."""
+        stored = coded.file_bytes(make())
+        return np.array([len(stored), *hits(load(stored, threads=self.options.threads, batch=BATCH), self.test)])
 
     def widths(self) -> float:
         """One file for all widths over the best 8-bit file for that width alone."""
@@ -125,9 +142,10 @@ class Ours:
         return {name: coded.weights_of(graph) for name, graph in coded.plans(self.on())}
 
 
-def weight(make: Callable[[], Graph]) -> np.ndarray:
-    """The bytes of a network's file."""
-    return np.array(len(coded.file_bytes(make())))
+def hits(model: Model, split: cifar.Split) -> np.ndarray:
+    """Which images of a split a network gets right."""
+    best = [np.asarray(model(split.images[at : at + BATCH])).argmax(1) for at in range(0, len(split), BATCH)]
+    return np.asarray(np.concatenate(best) == split.labels, np.float64)
 
 
 # ------------------------------------------------------------------------------------------------------- rows of nets

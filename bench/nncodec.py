@@ -109,8 +109,10 @@ def code(weights: Arrays, settings: Settings, blocks: Mapping[str, Any] | None =
 # --------------------------------------------------------------------------------------------------------- settings
 
 
-def settings() -> dict[str, dict[str, Any]]:
+def settings(deep: bool = False) -> dict[str, dict[str, Any]]:
     """The settings that its curve is measured at, by name: its defaults, and what makes it better.
+
+    deep: for deep networks, which take a minute a setting, only those that are best on ResNet-20.
 
     `dq` is dependent (trellis) quantization; `folded` stores a scale and a bias for each batch norm instead of four vectors
     (`bnf`), at coarser steps that cost no accuracy (`nonweight_qp`); `size` gives large layers larger steps (`opt_qp`); `rate`
@@ -126,6 +128,8 @@ def settings() -> dict[str, dict[str, Any]]:
         "dq, folded, rate": ({"use_dq": True, "lambda_scale": 0.2, **folded}, (-26, -24, -22, -20)),
         "dq, folded, size": ({"use_dq": True, "opt_qp": True, **folded}, (-32, -30, -28, -26)),
     }
+    if deep:
+        families = {"dq, folded": (families["dq, folded"][0], (-26, -25, -24, -23, -22, -21, -20))}
     return {f"{name}, qp {qp}": {"qp": qp, **how} for name, (how, qps) in families.items() for qp in qps}
 
 

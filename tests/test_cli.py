@@ -60,7 +60,7 @@ def test_show_prints_a_row_per_weight_and_ends_in_json(here, capsys):
     facts = json.loads(out[-1])
     assert out[0] == "inputs: image float32 (batch, 2, 6, 6)"
     assert [w["format"] for w in facts["weights"]] == ["nested8", "nested8:tree", "int4"]
-    assert facts["coded_bits"] == {"w1": 8.0, "w2": 8.0, "w3": 4.0}
+    assert [0.9 * b < facts["coded_bits"][n] <= b for n, b in (("w1", 8), ("w2", 8), ("w3", 4))] == [True] * 3
     assert facts["prefix_bytes"]["8"] == facts["file_bytes"] == os.path.getsize("net.ladder")
     assert facts["labels"] == list("abcde")
     assert facts["widths"] == [int(b) for b in facts["prefix_bytes"]]

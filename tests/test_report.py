@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import pytest
 from networks import convnet
 
+from bitladder import file
 from bitladder.model import Model
 from bitladder.report import page, write
 
@@ -130,3 +131,17 @@ def test_written_whole_or_not_at_all(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
     with pytest.raises(OSError, match="nowhere"):
         write(Model(convnet()), tmp_path / "nowhere" / "page.html")
+
+
+def test_bytes_are_those_of_the_file(tmp_path):
+    """Where there is one: coded bytes and bits of each weight, and what each width reads."""
+    graph = convnet().with_(meta=PARTS)
+    file.save(graph, tmp_path / "net.ladder")
+    stored, reads = file.sizes(tmp_path / "net.ladder")
+    there = page(graph, "net", tmp_path / "net.ladder")
+    packed = page(graph, "net")
+    assert "as stored, coded" in there
+    assert "packed, before coding" in packed
+    assert f'data-v="{stored["w2"]}"' in there
+    assert f'data-v="{graph.constants["w2"].nbytes}"' in packed
+    assert f"8 bits {reads[8]:,} bytes" in there

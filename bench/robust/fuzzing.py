@@ -107,8 +107,8 @@ def mutants(many: int, seed: int) -> Count | None:
 
 
 def main(seconds: int) -> int:
-    """The exit status of so many seconds of fuzzing: 1 for a finding."""
-    count = fuzz(seconds, int.from_bytes(os.urandom(3), "little"))
+    """The exit status of so many seconds of fuzzing, always from the same seed: 1 for a finding."""
+    count = fuzz(seconds, 0)
     if count is None:
         print("fuzzing: skipped: no clang")
         return 0

@@ -132,15 +132,17 @@ class PythonText {
 }  // namespace
 
 void bind_codec(nb::module_& m) {
-  m.def("codec_encode_codes", &codec_encode_codes);
-  m.def("codec_decode_codes", &codec_decode_codes);
-  m.def("codec_encode_plane", &codec_encode_plane);
-  m.def("codec_decode_planes", &codec_decode_planes);
-  m.def("codec_encode_numbers", &codec_encode_numbers);
-  m.def("codec_decode_numbers", &codec_decode_numbers);
+  m.def("codec_encode_codes", &codec_encode_codes, "coding"_a, "codes"_a, "rows"_a, "cols"_a, "bits"_a, "low"_a, "high"_a);
+  m.def("codec_decode_codes", &codec_decode_codes, "coding"_a, "body"_a, "rows"_a, "cols"_a, "bits"_a, "low"_a, "high"_a,
+        "width"_a);
+  m.def("codec_encode_plane", &codec_encode_plane, "coding"_a, "codes"_a, "rows"_a, "cols"_a, "bits"_a, "number"_a,
+        "sign"_a);
+  m.def("codec_decode_planes", &codec_decode_planes, "parts"_a, "before"_a, "rows"_a, "cols"_a, "sign"_a, "known"_a);
+  m.def("codec_encode_numbers", &codec_encode_numbers, "coding"_a, "dtype"_a, "values"_a, "before"_a.none());
+  m.def("codec_decode_numbers", &codec_decode_numbers, "coding"_a, "body"_a, "dtype"_a, "count"_a, "before"_a.none());
   nb::class_<PythonText>(m, "Text")
       .def(nb::init<>())
-      .def("learn", &PythonText::learn)
-      .def("encode", &PythonText::encode)
-      .def("decode", &PythonText::decode);
+      .def("learn", &PythonText::learn, "text"_a)
+      .def("encode", &PythonText::encode, "text"_a)
+      .def("decode", &PythonText::decode, "body"_a, "length"_a);
 }

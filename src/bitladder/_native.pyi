@@ -13,7 +13,7 @@ def trim() -> None:
     """Gives memory that is free back to the system; does nothing where the C library cannot."""
 
 # Codings of parts, by number: what docs/coding.md says. None where a coding does not apply, or bytes are not what it makes.
-# Codes are 32-bit integers, those of planes 8-bit, all little-endian.
+# Codes to encode are 32-bit integers, those that come back of `width` bytes, those of planes 8-bit, all little-endian.
 
 def codec_encode_codes(coding: int, codes: bytes, rows: int, cols: int, bits: int, low: int, high: int) -> bytes | None: ...
 def codec_decode_codes(
@@ -28,6 +28,9 @@ def codec_decode_numbers(coding: int, body: bytes, dtype: str, count: int, befor
 
 class Text:
     """The headers of a file so far, as the adaptive coder sees them."""
+
+    def __init__(self) -> None:
+        """No header so far."""
 
     def learn(self, text: bytes) -> None:
         """Takes in a text that is known."""

@@ -60,7 +60,7 @@ def path_of(folder: Path, tell: Progress) -> dict[str, Any]:
     model.save(path)
     float_accuracy = float((net(tensor(digits.test[0])).argmax(1).numpy() == digits.test[1]).mean())
     rows = [at_width(path, bits, digits, tell) for bits in WIDTHS]
-    page = write(model, folder / "report.html", name="digits")
+    page = write(model, folder / "report.html", name="digits", place=path)
     result = model.graph.meta["result"]
     low = sum(row["chosen"] for row in result["ranking"])
     lines = [

@@ -355,7 +355,7 @@ def report(args: Namespace, terminal: Terminal) -> Outcome:
     from bitladder.report import write
 
     terminal.progress("report", 0, 0)
-    write(model, args.output)
+    write(model, args.output, place=args.file)
     return Outcome(str(model), args.output, (), {"file_bytes": os.path.getsize(args.output)})
 
 

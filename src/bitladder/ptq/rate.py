@@ -34,6 +34,10 @@ MIND = 0.1  # share of the mean importance added to every output: moments of few
 SWEEPS = 2  # times that every code is chosen again
 DIGITS = 3  # binary digits of a scale
 FINER = 0.55  # steps of a trellis by steps without, at equal error
+WHY_NOT_NESTED = {
+    "rate": "widths of a nested code cannot all be the shortest",
+    "trellis": "leading bits of a nested code do not tell the parities that a trellis goes by",
+}
 PRICE = 0.4  # of a bit by the share of a weight, on a trellis; twice the logarithm of two would be the slope at high rates
 
 
@@ -66,8 +70,8 @@ class Rate:
         """A weight (outputs, ...) as codes; `gram` (groups, inputs, inputs) is that of its inputs."""
         if not isinstance(fmt, Int) or fmt.unsigned or fmt.group or fmt.per != "channel":
             raise ValueError(
-                f"quantize: weight {name!r} is rounded for rate, so its format must have one scale a channel, such as int8, "
-                f"got {fmt}; widths of a nested code cannot all be the shortest"
+                f"quantize: weight {name!r} is rounded for {self.name}, so its format must have one scale a channel, such as "
+                f"int8, got {fmt}; {WHY_NOT_NESTED[self.name]}"
             )
         moments, rows = self.minds[name]
         flat = w.reshape(len(gram), -1, gram.shape[-1]).astype(np.float64)

@@ -1,13 +1,15 @@
-"""The report of a saved network: one self-contained HTML page, drawn from its weights and its meta alone."""
+"""The report of a saved network: one self-contained HTML page, drawn from its weights, its meta and the sizes in its file."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
 
+from bitladder import file
 from bitladder.disk import replacing
 from bitladder.errors import require
 from bitladder.ir.graph import Graph
@@ -19,7 +21,7 @@ __all__ = ["page", "write"]
 
 COLUMNS = (
     ("#", "n"), ("Layer", ""), ("Operator", ""), ("Shape", ""), ("Format", ""), ("Bits", "n"), ("Bytes", "n"),
-    ("Arithmetic", ""), ("Note", ""),
+    ("Bits stored", "n"), ("Arithmetic", ""), ("Note", ""),
 )  # fmt: skip
 SHADES = (("s1", "up to 3 bits"), ("s2", "4"), ("s3", "5 to 6"), ("s4", "7 to 8"), ("s5", "9 to 16"), ("s6", "float"))
 
@@ -31,18 +33,21 @@ class Saved(Protocol):
     def graph(self) -> Graph: ...
 
 
-def write(model: Saved, path: str | os.PathLike[str], *, name: str | None = None) -> Path:
+def write(
+    model: Saved, path: str | os.PathLike[str], *, name: str | None = None, place: str | os.PathLike[str] | None = None
+) -> Path:
     """The path of a page that shows `model`, written whole or not at all.
 
-    name: what the network is called, by default what its meta says, else the name of the file.
+    name: what the network is called, by default what its meta says, else the name of the file. place: the file that holds the
+    model, of which bytes are told as they are stored; without it they are those of packed codes.
     """
-    words = page(model.graph, name or facts.words(model.graph.meta.get("name"), Path(path).stem))
+    words = page(model.graph, name or facts.words(model.graph.meta.get("name"), Path(path).stem), place)
     with replacing(path) as f:
         f.write(words.encode())
     return Path(path)
 
 
-def page(graph: Graph, name: str = "network") -> str:
+def page(graph: Graph, name: str = "network", place: str | os.PathLike[str] | None = None) -> str:
     """The page as text; parts that the graph's meta does not hold say so in a line."""
     jinja = require("jinja2", "report", "report")
     safe = require("markupsafe", "report", "report").Markup
@@ -50,13 +55,17 @@ def page(graph: Graph, name: str = "network") -> str:
     environment.filters |= {"shade": shade, "size": size}
     template = environment.from_string((resources.files(__package__) / "page.html.j2").read_text("utf-8"))
     outcome, widths = facts.result(graph.meta), facts.widths(graph.meta)
-    rows = facts.layers(graph, outcome.ranking)
+    stored, reads = ({}, {}) if place is None else file.sizes(place)
+    rows = facts.layers(graph, outcome.ranking, stored)
+    widths = [replace(w, nbytes=reads.get(w.bits, w.nbytes)) for w in widths]
+    as_stored = "packed, before coding" if place is None else "as stored, coded"
     drawn = {key: safe(svg) for key, svg in drawings(rows, outcome, widths).items()}
     shown = [(i, row, row.levels) for i, row in enumerate(rows) if row.levels is not None]
     return template.render(
         name=name,
         verdict=verdict(outcome),
-        tiles=tiles(graph, rows, outcome),
+        tiles=tiles(graph, rows, outcome, as_stored),
+        as_stored=as_stored,
         layers=rows,
         columns=COLUMNS,
         shades=[(s, label) for s, label in SHADES if any(shade(row.bits) == s for row in rows)],
@@ -105,17 +114,18 @@ def verdict(outcome: Result) -> dict[str, str] | None:
     )
 
 
-def tiles(graph: Graph, rows: Sequence[Layer], outcome: Result) -> list[dict[str, Any]]:
+def tiles(graph: Graph, rows: Sequence[Layer], outcome: Result, as_stored: str) -> list[dict[str, Any]]:
     """The headline figures, each a label, a value and lines under it."""
     stored, whole = sum(r.nbytes for r in rows), sum(4 * r.elements for r in rows)
     coded = [r for r in rows if r.levels is not None]
     integer = sum(r.arithmetic == "integer" for r in rows)
+    each = 8 * stored / max(sum(r.elements for r in rows), 1)
     out = [accuracy_tile(outcome)] if outcome.score is not None else []
     if rows:
         smaller = f", {whole / stored:.1f} times smaller" if stored < whole else ""
         elements = f"{sum(r.elements for r in rows):,} weights"
         figures_of = {
-            "Weights": (size(stored), [f"float32: {size(whole)}{smaller}", "packed, before coding"]),
+            "Weights": (size(stored), [f"float32: {size(whole)}{smaller}", f"{as_stored}: {each:.3g} bits a weight"]),
             "Average bits": (f"{facts.average_bits(rows):.2f}", [bits_words(rows), elements]),
             "Layers in integers": (f"{integer} of {len(rows)}", [f"{len(coded)} stored as codes", *low_words(outcome)]),
         }

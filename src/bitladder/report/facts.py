@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,11 @@ class Layer:
     note: str
     chosen: bool
     levels: Levels | None
+
+    @property
+    def stored(self) -> float:
+        """Bits that a weight takes."""
+        return 8 * self.nbytes / max(self.elements, 1)
 
 
 @dataclass(frozen=True)
@@ -192,13 +197,15 @@ def short(name: str) -> str:
     return name.removesuffix(".weight")
 
 
-def layers(graph: Graph, ranking: Iterable[Ranked] = ()) -> list[Layer]:
-    """Every weight in network order."""
+def layers(graph: Graph, ranking: Iterable[Ranked] = (), stored: Mapping[str, int] | None = None) -> list[Layer]:
+    """Every weight in network order; `stored` has the bytes of those whose codes are in a file."""
     sums = accumulators(graph)
     places = {r.name: r for r in ranking}
-    return [
+    found = [
         layer(name, node, graph.constants[name], sums.get(node.name), places.get(short(name))) for name, node in graph.weights()
     ]
+    sizes = [(stored or {}).get(name, row.nbytes) for (name, _), row in zip(graph.weights(), found, strict=True)]
+    return [replace(row, nbytes=nbytes) for row, nbytes in zip(found, sizes, strict=True)]
 
 
 def layer(name: str, node: Node, weight: Any, sum_bits: int | None, place: Ranked | None) -> Layer:

@@ -116,7 +116,7 @@ def bits_by_layer(layers: Sequence[Layer]) -> str:
         "Bits and bytes of every layer, in network order",
         "; ".join(f"{row.name} {row.bits} bits" for row in layers),
         left_axis(bits, marks, LEFT, width - RIGHT, "{:g}".format, "bits per weight"),
-        left_axis(bytes_, byte_marks, LEFT, width - RIGHT, "{:g}".format, f"{unit} before coding"),
+        left_axis(bytes_, byte_marks, LEFT, width - RIGHT, "{:g}".format, unit),
         bars,
         slanted(names, [centre(i) for i in range(len(names))], lower[1]),
     )
