@@ -67,14 +67,15 @@ def fuzz(seconds: int, past: int) -> Count | None:
 def said(status: int, text: str) -> Count:
     """The count of one run, from what it printed.
 
-    >>> said(0, "stat::number_of_executed_units: 1234").trials
-    1234
+    >>> said(0, "stat::number_of_executed_units: 1234\\n1234 inputs: 500 read")
+    Count(trials=1234, failures=0, lines=(), note='1234 inputs: 500 read', values={})
     """
     executed = re.search(r"stat::number_of_executed_units:\s+(\d+)", text)
     last = re.findall(r"^#(\d+)", text, re.M)
     trials = int(executed[1] if executed else last[-1] if last else 0)
     if status == 0:
-        return Count(trials, 0)
+        reached = re.search(r"^\d+ inputs: .*", text, re.M)
+        return Count(trials, 0, note=reached[0] if reached else "")
     why = next((line for line in text.splitlines() if "ERROR" in line or "SUMMARY" in line), f"status {status}")
     where = re.search(r"Test unit written to (\S+)", text)
     return Count(max(trials, 1), 1, (f"{why[:200]} {where[1] if where else ''}".strip(),))

@@ -20,8 +20,10 @@
 
 extern "C" size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t max_size);
 
-// An input makes thousands of small allocations: long stacks of each would take most of the time.
-extern "C" const char* __asan_default_options() { return "malloc_context_size=1:quarantine_size_mb=1:thread_local_quarantine_size_kb=64:max_malloc_fill_size=64"; }
+// An input makes thousands of small allocations: long stacks of each, and memory that comes back late, take most of the time.
+extern "C" const char* __asan_default_options() {
+  return "malloc_context_size=1:quarantine_size_mb=1:thread_local_quarantine_size_kb=64:max_malloc_fill_size=64";
+}
 
 namespace {
 
@@ -33,7 +35,9 @@ constexpr int64_t kMostBytes = 1 << 20, kMostWork = 1 << 14;
 struct Tally {
   uint64_t inputs = 0, read = 0, little = 0, ran = 0;
   ~Tally() {
-    if (inputs > 1) std::fprintf(stderr, "%" PRIu64 " inputs: %" PRIu64 " read, %" PRIu64 " of them little, %" PRIu64 " of these run\n", inputs, read, little, ran);
+    if (inputs < 2) return;
+    std::fprintf(stderr, "%" PRIu64 " inputs: %" PRIu64 " read, %" PRIu64 " of them little, %" PRIu64 " of these run\n", inputs,
+                 read, little, ran);
   }
 } tally;
 
@@ -192,7 +196,8 @@ void mutate_value(Tree& x, Random& random, const std::vector<Tree*>& others) {
   if (below(random, 8) == 0) return replace_value(x, random, others);
   if (const int64_t* whole = x.whole()) {
     const bool near = random() % 2;
-    x.value = near ? static_cast<int64_t>(static_cast<uint64_t>(*whole) + below(random, 5) - 2) : kWholes[below(random, std::size(kWholes))];
+    x.value = near ? static_cast<int64_t>(static_cast<uint64_t>(*whole) + below(random, 5) - 2)
+                   : kWholes[below(random, std::size(kWholes))];
   } else if (auto* text = std::get_if<std::string>(&x.value)) {
     const std::string* other = others[below(random, others.size())]->text();
     if (random() % 8 == 0) mutate_bytes(*text);
