@@ -62,7 +62,7 @@ struct StubNetwork final : Network {
 
 }  // namespace
 
-Problem read_file(const uint8_t* data, size_t size, int, Graph& out) {
+Problem read_file(const uint8_t* data, size_t size, int, Graph& out, int64_t) {
   const std::string text(reinterpret_cast<const char*>(data), size);
   if (text == "cut") return {Status::truncated, "load: the file ends too early", 100};
   if (text == "huge") throw std::bad_alloc();
