@@ -39,7 +39,7 @@ def harness() -> Path | None:
     tell("robustness: building the fuzzing harness")
     for command in (
         [cmake, "-S", str(ROOT), "-B", str(build), *options],
-        [cmake, "--build", str(build), "--target", "fuzz_file"],
+        [cmake, "--build", str(build), "--target", "fuzz_file", "--parallel", str(os.cpu_count() or 1)],
     ):
         done = subprocess.run(command, env=env, capture_output=True, text=True)
         if done.returncode:
