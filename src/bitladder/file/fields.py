@@ -171,13 +171,3 @@ def checked(x: Any, fields: Mapping[str, Field], where: str, newer: bool) -> Tre
     if not newer and (extra := sorted(set(x) - set(fields))):
         raise damaged(where, f"a map of {', '.join(fields)}", extra)
     return x
-
-
-def elements(shape: list[int], where: str) -> int:
-    """The number of elements of a shape, refusing those that no memory holds."""
-    product = 1
-    for n in shape:
-        product *= max(n, 1)
-    if len(shape) > MOST_AXES or product > MOST_ELEMENTS:
-        raise damaged(f"shape of {where}", f"at most {MOST_AXES} axes and {MOST_ELEMENTS} elements", shape)
-    return product if all(shape) else 0
