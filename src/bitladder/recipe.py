@@ -99,7 +99,7 @@ def quantize(
     order of `criterion`, found by `search`. count: so many layers instead. budget: "0.5MB" or "avg_bits=4" instead.
     statistic, normalize, start, cycles: how the weight difference is taken (S2): mean_square, mean, variance or std; none,
     relative or step; learning from the float network (FIG 13) or from its "fixed8" version (FIG 14), for so many cycles.
-    cover, align: how ranges are chosen (max, kstd, mse), and how sums of fixed-point channels agree (weights, sums) (S3).
+    cover, align: how ranges are chosen (max, kstd, mse, pdf), and how sums of fixed-point channels agree (weights, sums) (S3).
     rounding: nearest, feedback (a layer's later weights make up for what earlier ones lose) or rate (also, steps of all layers
     are such that coded bytes buy the least loss; weights are int8 unless said otherwise, `budget` counts coded bytes, and
     `max_drop` takes as few of them as the score allows) or trellis (the same, a few percent shorter and a few times slower);
@@ -157,7 +157,7 @@ def quantize(
         raise ValueError("quantize: no float weight is left to quantize; the network has none, or the plan leaves all in float")
     values = placement(plain, formats)
     chosen = dict.fromkeys(values, activation_default()) | resolve(wanted, values, activations=True)
-    seen = observe(plain, batches, values, per_channel=True, progress=tell)
+    seen = observe(plain, batches, values, per_channel=True, profiled=cover == "pdf", progress=tell)
     activations = encodings(
         plain, seen, {v: fmt and together(plain, v, fmt, formats) for v, fmt in chosen.items()}, cover=cover
     )

@@ -96,7 +96,7 @@ COMMANDS: dict[str, tuple[str, list[tuple[tuple[str, ...], dict]]]] = {
             (("--skip-smallest",), {"action": "store_const", "const": True, "help": "never lower the layer ranked first"}),
             (("--accept-at-most",), {"type": positive, "metavar": "M", "help": "halving: accept so few layers in any case"}),
             (("--head-rule",), {"metavar": "NAME", "help": "bits of classifiers: log2, threshold, linear (default: log2)"}),
-            (("--cover",), {"metavar": "RULE", "help": "how ranges are chosen: max, kstd or mse (default: mse)"}),
+            (("--cover",), {"metavar": "RULE", "help": "how ranges are chosen: max, kstd, mse or pdf (default: mse)"}),
             (("--align",), {"metavar": "MODE", "help": "fixed-point channels: weights or sums (default: weights)"}),
             (
                 ("--rounding",),

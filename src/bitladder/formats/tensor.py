@@ -150,7 +150,8 @@ def fit(
 ) -> Encoding:
     """The encoding that suits `x` best, channels along `axis`.
 
-    cover: "max" (nothing clipped), "kstd" (mean and so many deviations), "mse" (least squared error, the default).
+    cover: "max" (nothing clipped), "kstd" (mean and so many deviations), "mse" (least squared error, the default),
+    "pdf" (what suits the type of density that the moments of a channel tell; S7).
     slices: one set per (output, input) kernel slice instead of one per output channel (S3).
     importance: how much each element's squared error counts, of the shape of `x`; all the same by default.
     """

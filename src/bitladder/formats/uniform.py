@@ -9,8 +9,9 @@ import numpy as np
 
 from bitladder.formats.tensor import Array, Params
 from bitladder.stats.points import Points
+from bitladder.stats.types import reach
 
-COVERS = ("max", "kstd", "mse")  # rules for ranges
+COVERS = ("max", "kstd", "mse", "pdf")  # rules for ranges
 K_STD = 4.0  # `kstd` covers mean +- this many standard deviations
 
 
@@ -28,8 +29,13 @@ def check_bits(name: str, bits: int, least: int, most: int) -> None:
         raise ValueError(f"format {name}: bits must be {least}..{most}, got {bits}")
 
 
-def covered(points: Points, cover: str) -> tuple[np.ndarray, np.ndarray]:
-    """The (low, high) reals per channel that a range rule asks a format to cover; both include zero."""
+def covered(points: Points, cover: str, span: tuple[int, int], octaves: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """The (low, high) reals per channel that a range rule asks codes of a `span` to cover; both include zero.
+
+    octaves: steps will be powers of two.
+    """
+    if cover == "pdf":
+        return reach(points.moments(), *span, octaves)
     if cover == "kstd":
         mean = points.mean(points.values)
         std = np.sqrt(points.mean((points.values - mean[:, None]) ** 2))
@@ -80,8 +86,8 @@ class Int:
 
     def fit(self, points: Points, cover: str = "mse") -> dict[str, np.ndarray]:
         """Scale (float32) and zero point (float32, integer-valued) per channel."""
-        low, high = covered(points, cover)
         bottom, top = self.span()
+        low, high = covered(points, cover, (bottom, top))
         if self.unsigned:
             wide = np.maximum(high - low, np.finfo(np.float32).tiny * 2**16)
             shrinks = np.linspace(1.0, 0.4, 25) if cover == "mse" else [1.0]
@@ -156,8 +162,8 @@ class Fixed:
         """Fractional length per channel (float32, integer-valued): the longest that covers the range, or errs least."""
         if self.fl is not None:
             return {"fl": np.full(points.low.shape, self.fl, np.float32)}
-        low, high = covered(points, cover)
         bottom, top = self.span()
+        low, high = covered(points, cover, (bottom, top), octaves=True)
         widest = np.maximum(high / top, low / bottom if bottom else 0)
         with np.errstate(divide="ignore"):
             longest = np.where(widest > 0, -np.ceil(np.log2(np.where(widest > 0, widest, 1.0))), self.bits - 1)

@@ -81,11 +81,18 @@ def torch_ops() -> Mapping[str, Callable[..., Any]]:
 
 
 def observe(
-    graph: Graph, batches: Batches, names: Iterable[str], *, per_channel: bool, progress: Progress | None = None
+    graph: Graph,
+    batches: Batches,
+    names: Iterable[str],
+    *,
+    per_channel: bool,
+    profiled: bool = False,
+    progress: Progress | None = None,
 ) -> dict[str, Histogram]:
     """Histograms of the named values over all batches, per channel of feature maps if asked, else one a value.
 
-    Memory does not grow with the number of batches. Values that are not floats are left out.
+    profiled: with the moments that the rule `pdf` goes by. Memory does not grow with the number of batches. Values that are
+    not floats are left out.
     """
     wanted, seen = set(names), dict[str, Histogram]()
     maps = feature_maps(graph)
@@ -103,7 +110,7 @@ def observe(
             raise ValueError(
                 f"calibrate: value {name!r} became NaN or infinite; must be finite; check the weights and the data"
             )
-        seen[name] = seen[name].update(rows) if name in seen else Histogram.of(rows)
+        seen[name] = seen[name].update(rows) if name in seen else Histogram.of(rows, profiled)
 
     ops, count = torch_ops(), 0
     for count, batch in enumerate(batches, 1):
@@ -157,6 +164,8 @@ def fitted(fmt: Format, histogram: Histogram, cover: str) -> Encoding:
     else:
         raise ValueError(f"calibrate: activations must be int or fixed formats, got {fmt}; write e.g. a=int8")
     points = histogram.points()
+    if cover == "pdf" and points.profile is None:
+        raise ValueError("calibrate: cover 'pdf' needs the moments of activations; observe them with profiled=True")
     params = fmt.fit(points, cover)
     if len(histogram.exponent) == 1:
         return Encoding(fmt, {k: v.reshape(()) for k, v in params.items()}, ())

@@ -6,15 +6,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bitladder.stats.profile import Profile
+
 
 @dataclass(frozen=True)
 class Points:
-    """Values (channels, n) with their counts (channels, n), and each channel's extremes (channels,)."""
+    """Values (channels, n) with their counts (channels, n), and each channel's extremes (channels,).
+
+    profile: of the stream that these stand for, where it was kept.
+    """
 
     values: np.ndarray
     counts: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    profile: Profile | None = None
 
     @classmethod
     def of(cls, x: np.ndarray, axes: tuple[int, ...] = (), counts: np.ndarray | None = None) -> Points:
@@ -37,3 +43,7 @@ class Points:
         """Count-weighted mean of `f` (channels, n) over each channel."""
         counts = np.broadcast_to(self.counts, f.shape)
         return (f * counts).sum(1) / np.maximum(counts.sum(1), 1e-30)
+
+    def moments(self) -> Profile:
+        """The profile that was kept, or that of these points."""
+        return self.profile or Profile.of(self.values, self.counts)

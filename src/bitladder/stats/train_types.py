@@ -1,0 +1,199 @@
+"""`python -m bitladder.stats.train_types [FOLDER]`: the table of steps, and the network that tells types, made anew (S7).
+
+The same seed gives the same bytes. Both files go into FOLDER, by default the package's own.
+
+What a wrong answer costs is known exactly: the decibels by which the power of two that follows from it misses the best one, on
+the sample, over all scales that the channel may have. The network learns from these costs, not from where a sample came from.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bitladder.stats import types
+from bitladder.stats.densities import DENSITIES, Density, error
+from bitladder.stats.profile import Profile
+from bitladder.stats.synthetic import channel
+from bitladder.stats.types import BORDER, COUNTS, PARTS, TOLD, TYPES, features, forward
+
+BITS = 12  # magnitude bits in the table; with more, a channel is covered whole anyway
+OCTAVES = 8  # of steps that are tried on a sample, from half of what suits even values on
+WIDTHS_EACH = 3  # widths that each channel is shown at
+HIDDEN = (32, 32)
+TEMPERATURE, NAMING, BATCH, RATE = 0.3, 0.15, 256, 4e-3  # NAMING: how much the name counts beside the step
+STEEPEST = 40.0  # decibels an octave
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """How much is learnt, and from which random numbers."""
+
+    channels: int = 20_000
+    epochs: int = 40
+    seed: int = 0
+
+
+# ----------------------------------------------------------------------------------------------------- the table
+
+
+def decibels(e: float) -> float:
+    return -10 * math.log10(max(e, 1e-300))
+
+
+def best_steps(density: Density, below: int, above: int) -> list[float]:
+    """One entry of the table: log2 of the best step and of the border, and decibels along the octave from the border on.
+
+    The border is the step that errs as much as twice itself, so between the two lies the best power of two.
+    """
+
+    def at(log: float) -> float:
+        return error(density, 2.0**log, below, above)
+
+    grid = np.arange(-math.log2(above) - 1.5, 6.5, 1 / 16)
+    best = float(grid[np.argmin([at(log) for log in grid])])
+    low, high = best - 1 / 16, best + 1 / 16
+    for _ in range(40):
+        a, b = low + (high - low) * 0.382, low + (high - low) * 0.618
+        low, high = (low, b) if at(a) < at(b) else (a, high)
+    best, (low, high) = (low + high) / 2, (best - 1, best)
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (low, middle) if at(middle + 1) >= at(middle) else (middle, high)
+    return [best, high, *(decibels(at(high + k / PARTS)) for k in range(PARTS + 1))]
+
+
+def steps(bits: int = BITS) -> np.ndarray:
+    """The table for so many magnitude bits: two's complement, whose negative side has one level more, and half-waves."""
+    kinds = [[(2**b - (half or 0), 2**b - 1) for b in range(1, bits + 1)] for half in (False, True)]
+    return np.array([[[best_steps(DENSITIES[t], *sides) for t in TYPES] for sides in kind] for kind in kinds])
+
+
+# ---------------------------------------------------------------------------------------------------- the lessons
+
+
+def errors(x: np.ndarray, levels: int, logs: np.ndarray) -> np.ndarray:
+    """Mean square error of rising magnitudes `x` at each step 2^log, as `densities.error` computes it, of the sample."""
+    borders = (np.arange(levels)[:, None] + 0.5) * np.exp2(logs)
+    above = np.searchsorted(x, borders)
+    sums = np.concatenate([np.cumsum(x[::-1])[::-1], [0.0]])[above]
+    rest = (sums - borders * (len(x) - above)).sum(0) / len(x)
+    return np.maximum((x * x).mean() - 2 * np.exp2(logs) * rest, 1e-12)
+
+
+def costs(x: np.ndarray, bits: int, first: float) -> np.ndarray:
+    """Decibels lost if the border of the octave is at `first` + k / PARTS (log2, k = 0, 1, ..), averaged over scales."""
+    logs = first + (np.arange(OCTAVES * PARTS) + 0.5) / PARTS  # each stands for its part of an octave
+    lost = 10 * np.log10(errors(np.sort(x), 2**bits - 1, logs)).reshape(OCTAVES, PARTS)
+    lost = (lost - lost.min(0)).ravel()
+    return np.convolve(lost, np.full(PARTS, 1 / PARTS), "valid")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What the network sees, the borders (log2) of the types, and costs along borders from `first` on, one row each."""
+
+    seen: np.ndarray
+    borders: np.ndarray
+    costs: np.ndarray
+
+    @property
+    def first(self) -> np.ndarray:
+        return self.borders[:, 0] - 1
+
+    def cost(self, borders: np.ndarray, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The cost of a border each, and its slope, by interpolation."""
+        part = np.clip((borders - self.first[which]) * PARTS, 0, self.costs.shape[1] - 1.001)
+        k = part.astype(int)
+        here, there = self.costs[which, k], self.costs[which, k + 1]
+        return here + (part - k) * (there - here), (there - here) * PARTS
+
+
+def examples(lesson: Lesson, table: np.ndarray) -> Examples:
+    """Random channels, each at some widths."""
+    rng, seen, borders, lost = np.random.default_rng(lesson.seed), [], [], []
+    for _ in range(lesson.channels):
+        x = channel(rng, *COUNTS)
+        profile = Profile.of(x[None])
+        unit = x / profile.deviation
+        for bits in rng.permutation(np.arange(TOLD[0], TOLD[1] + 1))[:WIDTHS_EACH]:
+            borders.append(table[1, bits - 1, :, BORDER])
+            lost.append(costs(unit, int(bits), borders[-1][0] - 1))
+            seen.append(features(profile, np.array([bits]))[0])
+    return Examples(np.array(seen), np.array(borders), np.array(lost))
+
+
+# ---------------------------------------------------------------------------------------------------- the learning
+
+
+def gradients(layers: list[np.ndarray], values: list[np.ndarray], logits: np.ndarray) -> list[np.ndarray]:
+    """Of all matrices and biases, from that of the logits."""
+    found: list[np.ndarray] = []
+    for at in range(len(layers) - 2, -1, -2):
+        found[:0] = [values[at // 2].T @ logits, logits.sum(0)]
+        logits = (logits @ layers[at].T) * (values[at // 2] > 0)
+    return found
+
+
+def learnt(data: Examples, lesson: Lesson) -> list[np.ndarray]:
+    """Matrices and biases after Adam (Kingma and Ba, 2015), with a rate that falls to zero.
+
+    The loss is the cost of the step that the shares make together, and the divergence of the shares from those that are
+    exp(-cost) of each type alone.
+    """
+    rng = np.random.default_rng(lesson.seed + 1)
+    mean, deviation = data.seen.mean(0), data.seen.std(0)
+    x, every = (data.seen - mean) / deviation, np.arange(len(data.seen))
+    alone = np.stack([data.cost(data.borders[:, t], every)[0] for t in range(len(TYPES))], 1)
+    wanted = np.exp((alone.min(1, keepdims=True) - alone) / TEMPERATURE)
+    wanted /= wanted.sum(1, keepdims=True)
+    sizes = (x.shape[1], *HIDDEN, len(TYPES))
+    layers: list[np.ndarray] = []
+    for a, b in itertools.pairwise(sizes):
+        layers += [rng.normal(size=(a, b)) * math.sqrt(2 / a), np.zeros(b)]
+    first, second = [p * 0 for p in layers], [p * 0 for p in layers]
+    batches = max(len(x) // BATCH, 1)
+    for turn in range(lesson.epochs * batches):
+        if turn % batches == 0:
+            order = rng.permutation(len(x))
+        which = order[turn % batches * BATCH :][:BATCH]
+        values = forward(layers, x[which])
+        share, borders = values[-1], data.borders[which]
+        border = (share * borders).sum(1)
+        slope = np.clip(data.cost(border, which)[1], -STEEPEST, STEEPEST)
+        logits = NAMING * (share - wanted[which]) + slope[:, None] * (borders - border[:, None]) * share
+        rate = RATE * 0.5 * (1 + math.cos(math.pi * turn / (lesson.epochs * batches)))
+        for k, g in enumerate(gradients(layers, values, logits / len(which))):
+            first[k] = 0.9 * first[k] + 0.1 * g
+            second[k] = 0.999 * second[k] + 0.001 * g * g
+            unbiased = first[k] / (1 - 0.9 ** (turn + 1)), second[k] / (1 - 0.999 ** (turn + 1))
+            layers[k] = layers[k] - rate * unbiased[0] / (np.sqrt(unbiased[1]) + 1e-8)
+    layers[0] = layers[0] / deviation[:, None]
+    layers[1] = layers[1] - mean @ layers[0]
+    return layers
+
+
+def write(folder: Path, lesson: Lesson, bits: int = BITS) -> None:
+    """Both files, made from nothing but the lesson."""
+    table = steps(bits)
+    layers = learnt(examples(lesson, table), lesson)
+    np.save(folder / types.TABLE.name, table.astype(np.float32))
+    np.savez(folder / types.WEIGHTS.name, **{f"layer{k}": p.astype(np.float32) for k, p in enumerate(layers)})  # type: ignore[arg-type]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status."""
+    folder = Path(*(sys.argv[1:] if arguments is None else arguments) or [types.TABLE.parent])
+    write(folder, Lesson())
+    print(f"wrote {folder / types.TABLE.name} and {folder / types.WEIGHTS.name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
