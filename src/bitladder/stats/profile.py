@@ -32,7 +32,7 @@ class Profile:
     def of(cls, rows: np.ndarray, counts: np.ndarray | float = 1.0) -> Profile:
         """The profile of one batch of rows (channels, n), each value as often as `counts` says."""
         x = rows.astype(np.float64)
-        power, magnitude, powers = (x != 0) * counts, abs(x), np.empty((len(x), POWERS))
+        power, magnitude, powers = np.where(x != 0, counts, 0.0), abs(x), np.empty((len(x), POWERS))
         count, total = power.sum(1), (x * counts).sum(1)
         for k in range(POWERS):
             power *= magnitude
@@ -55,7 +55,7 @@ class Profile:
 
     @property
     def deviation(self) -> np.ndarray:
-        """The standard deviation from zero: codes have no offset, so zero is what a channel deviates from. 0 if it is silent."""
+        """The standard deviation from zero, for codes have no offset; 0 if a channel is silent."""
         return np.sqrt(self.powers[:, 1] / np.maximum(self.count, 1e-300))
 
     @property

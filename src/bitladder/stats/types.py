@@ -7,6 +7,7 @@ the geometric mean of theirs. What is fitted needs numpy and two files beside th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import numpy as np
 from bitladder.stats.profile import Profile
 
 TYPES = ("uniform", "wigner", "raised_cosine", "normal", "logistic", "hyperbolic_secant", "laplace", "super_cauchy")
+Rule = Callable[[Profile, np.ndarray], np.ndarray]  # shares (channels, types) of profiles at magnitude bits
+
 WEIGHTS = Path(__file__).with_name("types.npz")
 TABLE = Path(__file__).with_name("steps.npy")
 FEWEST = 64  # values; of fewer than these, moments say too little
@@ -55,15 +58,14 @@ def forward(layers: list[np.ndarray], x: np.ndarray) -> list[np.ndarray]:
     return values
 
 
-def shares(profile: Profile, bits: np.ndarray | int) -> np.ndarray:
+def shares(profile: Profile, bits: np.ndarray) -> np.ndarray:
     """How much of each type (channels, 8) a channel is to codes of so many magnitude bits."""
-    return forward(weights(), features(profile, np.broadcast_to(bits, profile.count.shape)))[-1]
+    return forward(weights(), features(profile, bits))[-1]
 
 
-def named(profile: Profile, bits: np.ndarray | int) -> list[str]:
-    """The most suitable type of each channel; of equal ones the wider."""
-    backwards = shares(profile, bits)[:, ::-1]
-    return [TYPES[len(TYPES) - 1 - i] for i in backwards.argmax(1)]
+def named(profile: Profile, bits: np.ndarray) -> np.ndarray:
+    """The place in TYPES of the type that suits each channel most; of equal ones the wider."""
+    return len(TYPES) - 1 - shares(profile, bits)[:, ::-1].argmax(1)
 
 
 def rows(bits: np.ndarray, half: np.ndarray) -> np.ndarray:
@@ -80,15 +82,20 @@ def told(profile: Profile) -> np.ndarray:
     return (profile.count >= FEWEST) & (square - mean**2 > 1e-9 * square)
 
 
-def reach(profile: Profile, bottom: int, top: int, octaves: bool) -> tuple[np.ndarray, np.ndarray]:
+def sides(profile: Profile, bottom: int, top: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each channel whether codes bottom .. top are for one side of zero only, and how many bits a magnitude has."""
+    half = (profile.low >= 0) & (bottom == 0)
+    return half, np.where(half | (bottom < 0), top.bit_length(), top.bit_length() - 1)
+
+
+def reach(profile: Profile, bottom: int, top: int, octaves: bool, rule: Rule = shares) -> tuple[np.ndarray, np.ndarray]:
     """The (low, high) reals per channel that codes bottom .. top should cover: never more than the extremes that were seen.
 
     octaves: steps will be powers of two, so the range is that of the least step of the octave that errs least.
     """
-    half = (profile.low >= 0) & (bottom == 0)
-    bits = np.where(half | (bottom < 0), top.bit_length(), top.bit_length() - 1)
+    half, bits = sides(profile, bottom, top)
     column = rows(bits, half)[..., BORDER if octaves else OPTIMUM]
-    step = np.exp2((shares(profile, bits) * column).sum(1)) * profile.deviation
+    step = np.exp2((rule(profile, bits) * column).sum(1)) * profile.deviation
     above = np.where(half | (bottom < 0), top, top // 2)
     below = np.where(half, 0, np.minimum(bottom, -1 - above))
     safe = told(profile)
@@ -98,8 +105,7 @@ def reach(profile: Profile, bottom: int, top: int, octaves: bool) -> tuple[np.nd
 
 def predicted(profile: Profile, bottom: int, top: int, step: np.ndarray) -> np.ndarray:
     """Signal to quantization noise in decibels that the types promise for steps in the octave that errs least."""
-    half = (profile.low >= 0) & (bottom == 0)
-    bits = np.where(half | (bottom < 0), top.bit_length(), top.bit_length() - 1)
+    half, bits = sides(profile, bottom, top)
     share, found = shares(profile, bits), rows(bits, half)
     octave = np.log2(step / np.where(profile.deviation > 0, profile.deviation, 1.0)) - (share * found[..., BORDER]).sum(1)
     part = np.clip(octave * PARTS, 0, PARTS - 1e-9)
