@@ -24,7 +24,7 @@ class Density:
 
     tail: Curve
     rest: Curve
-    end: float = 2.0**12
+    end: float = 2.0**20
 
 
 def error(density: Density, step: float, below: int, above: int) -> float:

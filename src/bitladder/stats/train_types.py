@@ -2,8 +2,8 @@
 
 The same seed gives the same bytes. Both files go into FOLDER, by default the package's own.
 
-What a wrong answer costs is known exactly: the decibels by which the power of two that follows from it misses the best one, on
-the sample, over all scales that the channel may have. The network learns from these costs, not from where a sample came from.
+What an answer costs is known exactly: the decibels by which the step, or the power of two, that follows from it misses the best
+one on the sample. The network learns from these prices, not from where a sample came from.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bitladder.stats import types
 from bitladder.stats.densities import DENSITIES, Density, error
 from bitladder.stats.profile import Profile
 from bitladder.stats.synthetic import channel
-from bitladder.stats.types import BORDER, COUNTS, PARTS, TOLD, TYPES, features, forward
+from bitladder.stats.types import BORDER, COUNTS, OPTIMUM, PARTS, TOLD, TYPES, features, forward
 
 BITS = 12  # magnitude bits in the table; with more, a channel is covered whole anyway
 OCTAVES = 8  # of steps that are tried on a sample, from half of what suits even values on
@@ -87,46 +87,51 @@ def errors(x: np.ndarray, levels: int, logs: np.ndarray) -> np.ndarray:
     return np.maximum((x * x).mean() - 2 * np.exp2(logs) * rest, 1e-12)
 
 
-def costs(x: np.ndarray, bits: int, first: float) -> np.ndarray:
-    """Decibels lost if the border of the octave is at `first` + k / PARTS (log2, k = 0, 1, ..), averaged over scales."""
+def decibels_lost(x: np.ndarray, bits: int, first: float) -> tuple[np.ndarray, np.ndarray]:
+    """What sorted magnitudes lose against their best at `first` + k / PARTS (log2), k = 0, 1, ..
+
+    By a power of two in the octave that begins there, averaged over all scales; and by a step of that size.
+    """
     logs = first + (np.arange(OCTAVES * PARTS) + 0.5) / PARTS  # each stands for its part of an octave
-    lost = 10 * np.log10(errors(np.sort(x), 2**bits - 1, logs)).reshape(OCTAVES, PARTS)
-    lost = (lost - lost.min(0)).ravel()
-    return np.convolve(lost, np.full(PARTS, 1 / PARTS), "valid")
+    noise = 10 * np.log10(errors(x, 2**bits - 1, logs)).reshape(OCTAVES, PARTS)
+    octave = np.convolve((noise - noise.min(0)).ravel(), np.full(PARTS, 1 / PARTS), "valid")
+    between = (noise.ravel()[1:] + noise.ravel()[:-1]) / 2
+    return octave, between - noise.min()
 
 
 @dataclass(frozen=True)
-class Examples:
-    """What the network sees, the borders (log2) of the types, and costs along borders from `first` on, one row each."""
+class Price:
+    """What a step or a border costs at each place, row by row; the types' own places are `of_types` (rows, types), log2."""
 
-    seen: np.ndarray
-    borders: np.ndarray
+    of_types: np.ndarray
+    first: np.ndarray
     costs: np.ndarray
 
-    @property
-    def first(self) -> np.ndarray:
-        return self.borders[:, 0] - 1
-
-    def cost(self, borders: np.ndarray, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The cost of a border each, and its slope, by interpolation."""
-        part = np.clip((borders - self.first[which]) * PARTS, 0, self.costs.shape[1] - 1.001)
+    def at(self, places: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The cost of a place in each row, and its slope, by interpolation."""
+        part = np.clip((places - self.first[rows]) * PARTS, 0, self.costs.shape[1] - 1.001)
         k = part.astype(int)
-        here, there = self.costs[which, k], self.costs[which, k + 1]
-        return here + (part - k) * (there - here), (there - here) * PARTS
+        here, there = self.costs[rows, k], self.costs[rows, k + 1]
+        return here + (part - k) * (there - here), np.clip((there - here) * PARTS, -STEEPEST, STEEPEST)
 
 
-def examples(lesson: Lesson, table: np.ndarray) -> Examples:
-    """Random channels, each at some widths."""
-    rng, seen, borders, lost = np.random.default_rng(lesson.seed), [], [], []
+def examples(lesson: Lesson, table: np.ndarray) -> tuple[np.ndarray, tuple[Price, Price]]:
+    """What the network sees of random channels at some widths, and the prices of borders and of steps."""
+    rng, seen, rows, octaves, plain = np.random.default_rng(lesson.seed), [], [], [], []
     for _ in range(lesson.channels):
         x = channel(rng, *COUNTS)
         profile = Profile.of(x[None])
-        unit = x / profile.deviation
+        unit = np.sort(x / profile.deviation)
         for bits in rng.permutation(np.arange(TOLD[0], TOLD[1] + 1))[:WIDTHS_EACH]:
-            borders.append(table[1, bits - 1, :, BORDER])
-            lost.append(costs(unit, int(bits), borders[-1][0] - 1))
+            rows.append(table[1, bits - 1])
+            octave, step = decibels_lost(unit, int(bits), rows[-1][0, BORDER] - 1)
+            octaves.append(octave)
+            plain.append(step)
             seen.append(features(profile, np.array([bits]))[0])
-    return Examples(np.array(seen), np.array(borders), np.array(lost))
+    places = np.array(rows)
+    first = places[:, 0, BORDER] - 1
+    borders = Price(places[..., BORDER], first, np.array(octaves))
+    return np.array(seen), (borders, Price(places[..., OPTIMUM], first + 1 / PARTS, np.array(plain)))
 
 
 # ---------------------------------------------------------------------------------------------------- the learning
@@ -141,16 +146,16 @@ def gradients(layers: list[np.ndarray], values: list[np.ndarray], logits: np.nda
     return found
 
 
-def learnt(data: Examples, lesson: Lesson) -> list[np.ndarray]:
+def learnt(seen: np.ndarray, prices: Sequence[Price], lesson: Lesson) -> list[np.ndarray]:
     """Matrices and biases after Adam (Kingma and Ba, 2015), with a rate that falls to zero.
 
-    The loss is the cost of the step that the shares make together, and the divergence of the shares from those that are
-    exp(-cost) of each type alone.
+    The loss is the price of the border and of the step that the shares make together, and the divergence of the shares from
+    those that are exp(-price) of each type alone.
     """
     rng = np.random.default_rng(lesson.seed + 1)
-    mean, deviation = data.seen.mean(0), data.seen.std(0)
-    x, every = (data.seen - mean) / deviation, np.arange(len(data.seen))
-    alone = np.stack([data.cost(data.borders[:, t], every)[0] for t in range(len(TYPES))], 1)
+    mean, deviation = seen.mean(0), seen.std(0)
+    x, every = (seen - mean) / deviation, np.arange(len(seen))
+    alone = np.stack([sum(p.at(p.of_types[:, t], every)[0] for p in prices) for t in range(len(TYPES))], 1)
     wanted = np.exp((alone.min(1, keepdims=True) - alone) / TEMPERATURE)
     wanted /= wanted.sum(1, keepdims=True)
     sizes = (x.shape[1], *HIDDEN, len(TYPES))
@@ -162,14 +167,16 @@ def learnt(data: Examples, lesson: Lesson) -> list[np.ndarray]:
     for turn in range(lesson.epochs * batches):
         if turn % batches == 0:
             order = rng.permutation(len(x))
-        which = order[turn % batches * BATCH :][:BATCH]
-        values = forward(layers, x[which])
-        share, borders = values[-1], data.borders[which]
-        border = (share * borders).sum(1)
-        slope = np.clip(data.cost(border, which)[1], -STEEPEST, STEEPEST)
-        logits = NAMING * (share - wanted[which]) + slope[:, None] * (borders - border[:, None]) * share
+        rows = order[turn % batches * BATCH :][:BATCH]
+        values = forward(layers, x[rows])
+        share = values[-1]
+        logits = NAMING * (share - wanted[rows])
+        for price in prices:
+            places = price.of_types[rows]
+            place = (share * places).sum(1)
+            logits += price.at(place, rows)[1][:, None] * (places - place[:, None]) * share
         rate = RATE * 0.5 * (1 + math.cos(math.pi * turn / (lesson.epochs * batches)))
-        for k, g in enumerate(gradients(layers, values, logits / len(which))):
+        for k, g in enumerate(gradients(layers, values, logits / len(rows))):
             first[k] = 0.9 * first[k] + 0.1 * g
             second[k] = 0.999 * second[k] + 0.001 * g * g
             unbiased = first[k] / (1 - 0.9 ** (turn + 1)), second[k] / (1 - 0.999 ** (turn + 1))
@@ -182,7 +189,7 @@ def learnt(data: Examples, lesson: Lesson) -> list[np.ndarray]:
 def write(folder: Path, lesson: Lesson, bits: int = BITS) -> None:
     """Both files, made from nothing but the lesson."""
     table = steps(bits)
-    layers = learnt(examples(lesson, table), lesson)
+    layers = learnt(*examples(lesson, table), lesson)
     np.save(folder / types.TABLE.name, table.astype(np.float32))
     np.savez(folder / types.WEIGHTS.name, **{f"layer{k}": p.astype(np.float32) for k, p in enumerate(layers)})  # type: ignore[arg-type]
 
