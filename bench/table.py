@@ -52,6 +52,8 @@ SAYS = (
     (r"decode_(fast|best)_(\w+)", r"weights a second that one core decodes, coder `\1`, \2", "at least"),
     (r"encode_resnet56_vs_nncodec", "encoding ResNet-56, coder `best`: time over NNCodec's", "at most"),
     (r"resnet(\d+)_all_widths", r"ResNet-\1, all widths in one file: bytes over the best 8-bit file of one width", "at most"),
+    (r"types_near_(\d)", r"types, \1 bits: share of channels within 0.3 dB of the best length, from ten images", "at least"),
+    (r"types_over_normal", "types: decibels better than the step of a normal density for all", "at least"),
     (r"escalation_costs_won", "escalation: costs at which it surely beats fixed widths that cost the same", "at least"),
     (r"escalation_bits_as_good_as_(\d)", r"escalation: mean bits that lose at most 0.2 points against \1 bits", "below"),
 )

@@ -197,7 +197,7 @@ def test_a_score_must_be_a_number(digits):
         bl.quantize(net, x, score=lambda model: float("nan"), max_drop=0.1, criterion="range", effort="fast")
 
 
-@pytest.mark.parametrize("options", [{"cover": "max"}, {"cover": "kstd"}, {"align": "sums"}])
+@pytest.mark.parametrize("options", [{"cover": "max"}, {"cover": "kstd"}, {"cover": "pdf"}, {"align": "sums"}])
 def test_ranges_and_alignment_are_options(digits, options):
     net, (x, _), _, (tx, ty) = digits
     model = bl.quantize(net, x, plan="fixed8,a=fixed8", effort="fast", **options)
@@ -206,7 +206,7 @@ def test_ranges_and_alignment_are_options(digits, options):
 
 def test_wrong_options_of_ranges(digits):
     net, (x, _), _, _ = digits
-    with pytest.raises(ValueError, match="cover must be one of max, kstd, mse, got 'all'"):
+    with pytest.raises(ValueError, match="cover must be one of max, kstd, mse, pdf, got 'all'"):
         bl.quantize(net, x, cover="all", effort="fast")
 
 
