@@ -31,11 +31,11 @@ def of_type(name: str) -> Draw:
     return draw
 
 
-def positive_normal(rng: np.random.Generator, n: int, mean: float) -> np.ndarray:
+def positive_normal(rng: np.random.Generator, n: int, mean: np.ndarray | float) -> np.ndarray:
     """What a ReLU lets through of normal values around `mean`: through even shares of what lies above zero."""
     from scipy.special import ndtr, ndtri
 
-    return mean - ndtri(rng.random(n) * ndtr(mean))
+    return np.asarray(mean - ndtri(rng.random(n) * ndtr(mean)))
 
 
 def generalized_normal(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -77,7 +77,7 @@ def images(rng: np.random.Generator, n: int) -> np.ndarray:
     means = rng.normal(rng.uniform(-3, 2), rng.uniform(0, 1.5), rng.integers(3, 20)).clip(-4, 5)
     which = rng.integers(0, len(means), n)
     deviations = np.exp(rng.normal(0, 0.3, len(means)))
-    return np.asarray(positive_normal(rng, n, means[which])) * deviations[which]
+    return positive_normal(rng, n, means[which]) * deviations[which]
 
 
 DRAWS: tuple[Draw, ...] = (

@@ -186,9 +186,8 @@ def learnt(seen: np.ndarray, prices: Sequence[Price], lesson: Lesson) -> list[np
     return layers
 
 
-def write(folder: Path, lesson: Lesson, bits: int = BITS) -> None:
-    """Both files, made from nothing but the lesson."""
-    table = steps(bits)
+def write(folder: Path, lesson: Lesson, table: np.ndarray) -> None:
+    """Both files: the table, and the network that learns with it."""
     layers = learnt(*examples(lesson, table), lesson)
     np.save(folder / types.TABLE.name, table.astype(np.float32))
     np.savez(folder / types.WEIGHTS.name, **{f"layer{k}": p.astype(np.float32) for k, p in enumerate(layers)})  # type: ignore[arg-type]
@@ -196,8 +195,9 @@ def write(folder: Path, lesson: Lesson, bits: int = BITS) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status."""
-    folder = Path(*(sys.argv[1:] if arguments is None else arguments) or [types.TABLE.parent])
-    write(folder, Lesson())
+    given = sys.argv[1:] if arguments is None else arguments
+    folder = Path(given[0]) if given else types.TABLE.parent
+    write(folder, Lesson(), steps())
     print(f"wrote {folder / types.TABLE.name} and {folder / types.WEIGHTS.name}")
     return 0
 
