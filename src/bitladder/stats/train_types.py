@@ -27,7 +27,9 @@ BITS = 12  # magnitude bits in the table; with more, a channel is covered whole 
 OCTAVES = 8  # of steps that are tried on a sample, from half of what suits even values on
 WIDTHS_EACH = 3  # widths that each channel is shown at
 HIDDEN = (32, 32)
-TEMPERATURE, NAMING, BATCH, RATE = 0.3, 0.15, 256, 4e-3  # NAMING: how much the name counts beside the step
+BATCH, RATE = 256, 4e-3
+NAMING, TEMPERATURE = 0.3, 0.1  # how much naming the type counts beside the price of the border, and decibels that are a tie
+FREE = 0.3  # how much the price of steps that need not be powers of two counts
 STEEPEST = 40.0  # decibels an octave
 
 
@@ -36,7 +38,7 @@ class Lesson:
     """How much is learnt, and from which random numbers."""
 
     channels: int = 20_000
-    epochs: int = 40
+    epochs: int = 60
     seed: int = 0
 
 
@@ -70,9 +72,10 @@ def best_steps(density: Density, below: int, above: int) -> list[float]:
 
 
 def steps(bits: int = BITS) -> np.ndarray:
-    """The table for so many magnitude bits: two's complement, whose negative side has one level more, and half-waves."""
+    """The table for so many magnitude bits, as its file has it (float32): two's complement, whose negative side has one level
+    more, and half-waves."""
     kinds = [[(2**b - (half or 0), 2**b - 1) for b in range(1, bits + 1)] for half in (False, True)]
-    return np.array([[[best_steps(DENSITIES[t], *sides) for t in TYPES] for sides in kind] for kind in kinds])
+    return np.array([[[best_steps(DENSITIES[t], *sides) for t in TYPES] for sides in kind] for kind in kinds], np.float32)
 
 
 # ---------------------------------------------------------------------------------------------------- the lessons
@@ -123,7 +126,7 @@ def examples(lesson: Lesson, table: np.ndarray) -> tuple[np.ndarray, tuple[Price
         profile = Profile.of(x[None])
         unit = np.sort(x / profile.deviation)
         for bits in rng.permutation(np.arange(TOLD[0], TOLD[1] + 1))[:WIDTHS_EACH]:
-            rows.append(table[1, bits - 1])
+            rows.append(table[1, bits - 1].astype(np.float64))
             octave, step = decibels_lost(unit, int(bits), rows[-1][0, BORDER] - 1)
             octaves.append(octave)
             plain.append(step)
@@ -131,7 +134,7 @@ def examples(lesson: Lesson, table: np.ndarray) -> tuple[np.ndarray, tuple[Price
     places = np.array(rows)
     first = places[:, 0, BORDER] - 1
     borders = Price(places[..., BORDER], first, np.array(octaves))
-    return np.array(seen), (borders, Price(places[..., OPTIMUM], first + 1 / PARTS, np.array(plain)))
+    return np.array(seen), (borders, Price(places[..., OPTIMUM], first + 1 / PARTS, FREE * np.array(plain)))
 
 
 # ---------------------------------------------------------------------------------------------------- the learning
