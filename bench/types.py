@@ -35,7 +35,7 @@ WIDTHS = (4, 6, 8)
 TRIED = np.arange(-3, 6)  # fractional lengths, beside the longest that clips nothing
 NEAR = 0.3  # decibels
 TEST_IMAGES = 2000  # with --quick
-PLANS = ("fixed8,a=fixed8", "fixed8,a=fixed6", "fixed8,a=fixed5")
+PLANS = ("fixed8,a=fixed8", "fixed8,a=fixed6")
 
 
 def rows_of(graph: Graph, names: set[str], images: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

@@ -41,10 +41,13 @@ def weights() -> list[np.ndarray]:
 
 
 def features(profile: Profile, bits: np.ndarray) -> np.ndarray:
-    """What the network sees (channels, 7): logarithms of five standardized moments, magnitude bits, log of the count."""
+    """What the network sees (channels, 8): logarithms of the five standardized moments, of the largest magnitude and of the
+    count, and magnitude bits."""
     _, average, variance, *higher = np.maximum(profile.moments.T, 1e-300)
-    count = np.log(np.clip(profile.count, *COUNTS))
-    return np.stack([np.log(average / np.sqrt(variance)), *np.log(higher), np.clip(bits, *TOLD), count], 1)
+    deviation = np.sqrt(variance)
+    peak = np.maximum(np.maximum(profile.high, -profile.low), 1e-300)
+    shape = (average / deviation, *higher, peak / deviation, np.clip(profile.count, *COUNTS))
+    return np.stack([*np.log(shape), np.clip(bits, *TOLD)], 1)
 
 
 def forward(layers: list[np.ndarray], x: np.ndarray) -> list[np.ndarray]:
