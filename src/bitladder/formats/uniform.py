@@ -35,7 +35,7 @@ def covered(points: Points, cover: str, span: tuple[int, int], octaves: bool = F
     octaves: steps will be powers of two.
     """
     if cover == "pdf":
-        return reach(points.moments(), *span, octaves)
+        return reach(points.profile, *span, octaves)
     if cover == "kstd":
         mean = points.mean(points.values)
         std = np.sqrt(points.mean((points.values - mean[:, None]) ** 2))

@@ -164,7 +164,7 @@ def fitted(fmt: Format, histogram: Histogram, cover: str) -> Encoding:
     else:
         raise ValueError(f"calibrate: activations must be int or fixed formats, got {fmt}; write e.g. a=int8")
     points = histogram.points()
-    if cover == "pdf" and points.profile is None:
+    if cover == "pdf" and points.kept is None:
         raise ValueError("calibrate: cover 'pdf' needs the moments of activations; observe them with profiled=True")
     params = fmt.fit(points, cover)
     if len(histogram.exponent) == 1:

@@ -13,14 +13,14 @@ from bitladder.stats.profile import Profile
 class Points:
     """Values (channels, n) with their counts (channels, n), and each channel's extremes (channels,).
 
-    profile: of the stream that these stand for, where it was kept.
+    kept: the profile of the stream that these stand for, where there is one.
     """
 
     values: np.ndarray
     counts: np.ndarray
     low: np.ndarray
     high: np.ndarray
-    profile: Profile | None = None
+    kept: Profile | None = None
 
     @classmethod
     def of(cls, x: np.ndarray, axes: tuple[int, ...] = (), counts: np.ndarray | None = None) -> Points:
@@ -44,6 +44,7 @@ class Points:
         counts = np.broadcast_to(self.counts, f.shape)
         return (f * counts).sum(1) / np.maximum(counts.sum(1), 1e-30)
 
-    def moments(self) -> Profile:
+    @property
+    def profile(self) -> Profile:
         """The profile that was kept, or that of these points."""
-        return self.profile or Profile.of(self.values, self.counts)
+        return self.kept or Profile.of(self.values, self.counts)

@@ -85,9 +85,12 @@ def told(profile: Profile) -> np.ndarray:
     return (profile.count >= FEWEST) & (square - mean**2 > 1e-9 * square)
 
 
-def sides(profile: Profile, bottom: int, top: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each channel whether codes bottom .. top are for one side of zero only, and how many bits a magnitude has."""
-    half = (profile.low >= 0) & (bottom == 0)
+def sides(profile: Profile, bottom: int, top: int, octaves: bool) -> tuple[np.ndarray, np.ndarray]:
+    """For each channel whether codes bottom .. top are for one side of zero only, and how many bits a magnitude has.
+
+    Codes from 0 on whose steps are not powers of two have a zero point, so where a channel goes below zero they do too.
+    """
+    half = (bottom == 0) & (octaves | (profile.low >= 0))
     return half, np.where(half | (bottom < 0), top.bit_length(), top.bit_length() - 1)
 
 
@@ -96,7 +99,7 @@ def reach(profile: Profile, bottom: int, top: int, octaves: bool, rule: Rule = s
 
     octaves: steps will be powers of two, so the range is that of the least step of the octave that errs least.
     """
-    half, bits = sides(profile, bottom, top)
+    half, bits = sides(profile, bottom, top, octaves)
     column = rows(bits, half)[..., BORDER if octaves else OPTIMUM]
     step = np.exp2((rule(profile, bits) * column).sum(1)) * profile.deviation
     above = np.where(half | (bottom < 0), top, top // 2)
@@ -107,12 +110,17 @@ def reach(profile: Profile, bottom: int, top: int, octaves: bool, rule: Rule = s
 
 
 def predicted(profile: Profile, bottom: int, top: int, step: np.ndarray) -> np.ndarray:
-    """Signal to quantization noise in decibels that the types promise for steps in the octave that errs least."""
-    half, bits = sides(profile, bottom, top)
+    """Signal to quantization noise in decibels that the types promise for the powers of two that `reach` leads to.
+
+    Where such a step clips nothing that was seen, its noise is that of rounding alone.
+    """
+    half, bits = sides(profile, bottom, top, True)
     share, found = shares(profile, bits), rows(bits, half)
-    octave = np.log2(step / np.where(profile.deviation > 0, profile.deviation, 1.0)) - (share * found[..., BORDER]).sum(1)
+    deviation = np.where(profile.deviation > 0, profile.deviation, step)
+    octave = np.log2(step / deviation) - (share * found[..., BORDER]).sum(1)
     part = np.clip(octave * PARTS, 0, PARTS - 1e-9)
     k, rest = part.astype(int), part % 1
-    curve = (share[..., None] * found[..., BORDER + 1 :]).sum(1)
-    each = np.arange(len(curve))
-    return curve[each, k] * (1 - rest) + curve[each, k + 1] * rest
+    curve, each = (share[..., None] * found[..., BORDER + 1 :]).sum(1), np.arange(len(step))
+    told_by_types = curve[each, k] * (1 - rest) + curve[each, k + 1] * rest
+    whole = (profile.high <= top * step) & (half | (profile.low >= bottom * step))
+    return np.where(whole, 10 * np.log10(12 * (deviation / step) ** 2), told_by_types)
