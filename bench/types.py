@@ -28,7 +28,7 @@ from bitladder.ptq.correct import with_biases
 from bitladder.runtime.reference import run
 from bitladder.stats.baselines import always, by_kurtosis, by_likelihood, by_name
 from bitladder.stats.histogram import Histogram
-from bitladder.stats.types import Rule, reach, shares, told
+from bitladder.stats.types import Rule, enough, reach, shares
 
 IMAGES = 10
 WIDTHS = (4, 6, 8)
@@ -133,7 +133,7 @@ def channels(graph: Graph, few: np.ndarray, many: np.ndarray) -> dict[tuple[int,
         own, others = sums[name, bits, True], sums[name, bits, False]
         profile = seen[name].profile
         assert profile is not None
-        use, each = told(profile), np.arange(len(own))
+        use, each = enough(profile), np.arange(len(own))
         for rule, column in chosen(choice, seen[name], own).items():
             pair = decibels(own)[each, column][use], decibels(others)[each, column][use]
             found.setdefault((bits, rule), []).append(pair)

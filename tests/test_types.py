@@ -300,7 +300,7 @@ def test_lengths_of_a_network_are_nearly_the_best(digits, bits):
     seen = observe(graph, [inputs], names, per_channel=True, profiled=True)
     lost = []
     for name in [n for n in names if n in values and values[n].ndim == 4 and values[n].shape[1] > 1]:
-        encoding, told = fitted(Fixed(bits), seen[name], "pdf"), types.told(seen[name].profile)
+        encoding, told = fitted(Fixed(bits), seen[name], "pdf"), types.enough(seen[name].profile)
         bottom, top = encoding.format.span()
         for channel, fl in enumerate(encoding.params["fl"]):
             x = values[name][:, channel].astype(np.float64)

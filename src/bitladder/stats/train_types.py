@@ -21,7 +21,7 @@ from bitladder.stats import types
 from bitladder.stats.densities import DENSITIES, Density, error
 from bitladder.stats.profile import Profile
 from bitladder.stats.synthetic import channel
-from bitladder.stats.types import BORDER, COUNTS, OPTIMUM, PARTS, TOLD, TYPES, features, forward
+from bitladder.stats.types import BORDER, COUNTS, LEARNT, OPTIMUM, PARTS, TYPES, features, forward
 
 BITS = 12  # magnitude bits in the table; with more, a channel is covered whole anyway
 OCTAVES = 8  # of steps that are tried on a sample, from half of what suits even values on
@@ -125,7 +125,7 @@ def examples(lesson: Lesson, table: np.ndarray) -> tuple[np.ndarray, tuple[Price
         x = channel(rng, *COUNTS)
         profile = Profile.of(x[None])
         unit = np.sort(x / profile.deviation)
-        for bits in rng.permutation(np.arange(TOLD[0], TOLD[1] + 1))[:WIDTHS_EACH]:
+        for bits in rng.permutation(np.arange(LEARNT[0], LEARNT[1] + 1))[:WIDTHS_EACH]:
             rows.append(table[1, bits - 1].astype(np.float64))
             octave, step = decibels_lost(unit, int(bits), rows[-1][0, BORDER] - 1)
             octaves.append(octave)

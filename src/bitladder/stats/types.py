@@ -21,7 +21,7 @@ Rule = Callable[[Profile, np.ndarray], np.ndarray]  # shares (channels, types) o
 WEIGHTS = Path(__file__).with_name("types.npz")
 TABLE = Path(__file__).with_name("steps.npy")
 FEWEST = 64  # values; of fewer than these, moments say too little
-TOLD = (1, 9)  # magnitude bits that the network was trained for; beyond them it is asked about the nearest
+LEARNT = (1, 9)  # magnitude bits that the network was trained for; beyond them it is asked about the nearest
 COUNTS = (64, 100_000)  # and the numbers of values
 OPTIMUM, BORDER = 0, 1  # columns of the table: log2 of the best step, and of the least of the best powers of two
 PARTS = 8  # the others: decibels at so many parts of the octave from the border on, both ends among them
@@ -47,7 +47,7 @@ def features(profile: Profile, bits: np.ndarray) -> np.ndarray:
     deviation = np.sqrt(variance)
     peak = np.maximum(np.maximum(profile.high, -profile.low), 1e-300)
     shape = (average / deviation, *higher, peak / deviation, np.clip(profile.count, *COUNTS))
-    return np.stack([*np.log(shape), np.clip(bits, *TOLD)], 1)
+    return np.stack([*np.log(shape), np.clip(bits, *LEARNT)], 1)
 
 
 def forward(layers: list[np.ndarray], x: np.ndarray) -> list[np.ndarray]:
@@ -79,7 +79,7 @@ def rows(bits: np.ndarray, half: np.ndarray) -> np.ndarray:
     return found
 
 
-def told(profile: Profile) -> np.ndarray:
+def enough(profile: Profile) -> np.ndarray:
     """Whether a channel has enough to go by: values that are not all the same, and not too few."""
     mean, square = profile.moments[:, 0], profile.moments[:, 2]
     return (profile.count >= FEWEST) & (square - mean**2 > 1e-9 * square)
@@ -104,7 +104,7 @@ def reach(profile: Profile, bottom: int, top: int, octaves: bool, rule: Rule = s
     step = np.exp2((rule(profile, bits) * column).sum(1)) * profile.deviation
     above = np.where(half | (bottom < 0), top, top // 2)
     below = np.where(half, 0, np.minimum(bottom, -1 - above))
-    safe = told(profile)
+    safe = enough(profile)
     low = np.where(safe, np.maximum(profile.low, below * step), profile.low)
     return np.minimum(low, 0), np.maximum(np.where(safe, np.minimum(profile.high, above * step), profile.high), 0)
 
