@@ -1,4 +1,4 @@
-"""Writes docs/recipe.schema.json from the signature of `quantize`; `python docs/make_schema.py`. A test holds the two together."""
+"""Writes docs/recipe.schema.json from the signature of `quantize`; a test holds the two together."""
 
 from __future__ import annotations
 

@@ -303,7 +303,7 @@ def test_a_recipe_file_says_what_the_command_line_does_not(here, capsys):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("plan: nested8\ncolour: 3\n", "'r.yaml' has no word 'colour'; the nearest is 'coder'"),
+        ("plan: nested8\ncolour: 3\n", "'r.yaml' has no word 'colour'; the nearest is 'cover'"),
         ("- 1\n", "must map words such as plan or max_drop, got list"),
         ("seed: many\n", "'seed' of 'r.yaml' must be a whole number, got 'many'"),
         ("a: [", "is not YAML"),

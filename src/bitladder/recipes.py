@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -134,6 +135,10 @@ def checked(found: Any, path: str) -> dict[str, Any]:
         word = str(error.errors()[0]["loc"][0])
         must = wanted(model.model_json_schema()["properties"][word])
         raise ValueError(f"recipe: {word!r} of {path!r} must be {must}, got {shown(found[word])}") from None
+    try:
+        json.dumps(found, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"recipe: {path!r} must hold what JSON can ({error}); mend 'meta'") from None
     return dict(found)
 
 
@@ -160,20 +165,27 @@ def shown(value: Any) -> str:
 
 
 def loader(yaml: Any) -> Any:
-    """YAML's safe loader, which here also refuses a word given twice, and takes 1e-3 for a number."""
+    """YAML's safe loader, which here refuses words given twice and aliases, and knows numbers such as 1e-3, but no dates."""
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.events.AliasEvent):  # a few lines of them can stand for gigabytes
+                mark = self.peek_event().start_mark
+                raise yaml.composer.ComposerError(None, None, "aliases are not taken here; write the value again", mark)
+            return super().compose_node(parent, index)
+
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             seen = set()
             for key, _ in node.value:
-                if key.tag == "tag:yaml.org,2002:merge":
-                    continue
-                if (key.tag, key.value) in seen:
+                if (key.tag, str(key.value)) in seen:
                     raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
                 seen.add((key.tag, str(key.value)))
             return dict(super().construct_mapping(node, deep=deep))
 
     exponents = re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")
+    times = "tag:yaml.org,2002:timestamp"
+    known = Loader.yaml_implicit_resolvers.items()
+    Loader.yaml_implicit_resolvers = {first: [r for r in found if r[0] != times] for first, found in known}
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", exponents, list("-+0123456789"))
     return Loader
 
