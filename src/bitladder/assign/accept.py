@@ -36,7 +36,8 @@ RULES: dict[str, Callable[[float, float, float], bool]] = {
 class Loss:
     """What a network lost against float on the same samples, and the ends of its 95 % interval.
 
-    worse, better: samples that only the float network has right, and only the other; None where none is right or wrong.
+    worse, better: samples that only the float network has right, and only the other; None where none is right or wrong. Where
+    the float network is the measure there are none better, so that is None too.
     spread: about the standard deviation of what one sample adds.
     """
 
@@ -68,7 +69,7 @@ def lost(score: Score, plain: Callable[..., Any] | None, net: Callable[..., Any]
         worse, better = int((before & ~after).sum()), int((after & ~before).sum())
         low, high = share_of(worse, n) if score.truth is not None else interval(worse, better, n)
         spread = math.sqrt((worse + better + 1) / (n + 1) - ((worse - better) / (n + 1)) ** 2)  # none seen is not none
-        return Loss(loss, low, high, n, spread, worse, better)
+        return Loss(loss, low, high, n, spread, worse, better if score.truth is None else None)
     drawn = resampled(before, after, score.whole, seed)
     low, high = np.quantile(drawn, (SIDE, 1 - SIDE))
     return Loss(loss, float(low), float(high), n, float(drawn.std()) * math.sqrt(n))
@@ -207,12 +208,18 @@ def line(result: Mapping[str, Any]) -> list[str]:
         of = Loss(**{f.name: said[f.name] for f in fields(Loss) if f.name in said})
     except TypeError:  # a file that says less than we write
         return []
-    counts = ""
-    if of.worse is not None and of.better is not None:
-        counts = f" ({of.worse} samples worse, {of.better} better, McNemar p = {mcnemar(of.worse, of.better):.2g})"
     where = "samples that nothing was chosen by" if said.get("held_out") else "samples to choose by"
-    text = f"loss against float on {of.samples:,} {where}: {of.loss:.4f}, 95 % interval {of.low:.4f} to {of.high:.4f}{counts}"
-    return [text + verdict(of, said.get("allowed"))]
+    text = f"loss against float on {of.samples:,} {where}: {of.loss:.4f}, 95 % interval {of.low:.4f} to {of.high:.4f}"
+    return [text + counted(of) + verdict(of, said.get("allowed"))]
+
+
+def counted(of: Loss) -> str:
+    """The samples behind a loss, and how likely chance alone makes such a difference."""
+    if of.worse is None:
+        return ""
+    if of.better is None:
+        return f" ({of.worse:,} samples differ)"
+    return f" ({of.worse:,} samples worse, {of.better:,} better, McNemar p = {mcnemar(of.worse, of.better):.2g})"
 
 
 def verdict(of: Loss, allowed: float | None) -> str:
