@@ -64,7 +64,7 @@ def test_bins_come_back_and_no_other_bytes_do(answers):
 
 
 def bin_coder(bins, number):
-    return lambda coin, told=0: coin.bit(bins[number], int(told)) if number < len(bins) else coin.half(int(told))
+    return lambda coin, told=0: coin.bit(bins[number], int(told)) if number < len(bins) else coin.even(1, int(told))
 
 
 def decoded(body, numbers):
@@ -83,7 +83,7 @@ def test_a_carry_runs_through_all_bytes():
     """Zeros fill the body with 255, a last half bin makes all of them overflow."""
     coin = Encoder()
     coin.low, coin.range, coin.bytes = 2**64 - 2, 2**33, bytearray(b"\x01\xff\xff\xff")
-    coin.half(0)
+    coin.even(1, 1)
     assert coin.end()[:4] == b"\x02\0\0\0"
 
 

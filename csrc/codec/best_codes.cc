@@ -53,14 +53,15 @@ int length_of(int64_t a, int64_t b) {
 template <class Coin>
 bool plain(Coin coin, CodeGrid grid, CodeKind kind, int64_t centre, const Rows& rows) {
   struct Models {
-    Magnitudes<32, 1> centre;
+    Magnitudes<kLongest, 1> centre;
     Magnitudes<kLongest, kClasses> sizes;
     std::array<Bin, kSigns> signs;
   };
   const auto models = std::make_unique<Models>();
   Magnitudes<kLongest, kClasses>& sizes = models->sizes;
+  models->centre.longest = length_of(kind.high, kind.low);
   const auto far = static_cast<int64_t>(models->centre.code(coin, 0, static_cast<uint64_t>(std::abs(centre))));
-  centre = far && coin.half(centre < 0) ? -far : far;
+  centre = far && coin.even(1, centre < 0) ? -far : far;
   if (!within(centre, kind)) return false;
   sizes.longest = length_of(kind.high - centre, centre - kind.low);
   std::vector<int32_t> row(static_cast<size_t>(grid.cols));

@@ -42,7 +42,7 @@ class Around:
 
 def plain(coin: Coin, codes: np.ndarray, kind: Kind, centre: int) -> None:
     """Fill `codes` (rows, cols) with the next codes; an encoder is told those that are in it, and the centre."""
-    centre = signed(coin, Magnitudes(32), centre)
+    centre = signed(coin, Magnitudes(max(abs(kind.high), abs(kind.low)).bit_length()), centre)
     if not kind.low <= centre <= kind.high:
         raise damaged()
     rows, cols = codes.shape
@@ -62,7 +62,7 @@ def plain(coin: Coin, codes: np.ndarray, kind: Kind, centre: int) -> None:
 def signed(coin: Coin, sizes: Magnitudes, told: int) -> int:
     """The next number of either sign."""
     number = sizes.code(coin, 0, abs(told))
-    return -number if number and coin.half(int(told < 0)) else number
+    return -number if number and coin.even(1, int(told < 0)) else number
 
 
 def trellis(coin: Coin, codes: np.ndarray, kind: Kind) -> None:
