@@ -14,8 +14,8 @@ namespace bl {
 constexpr int kMemory = 255;  // answers after which a bin forgets as fast as it learns
 constexpr int kLeast = 256, kMost = 65280;  // chances, of 65536: so each bin costs 0.0056 bits or more
 constexpr auto kRates = [] {
-  std::array<uint16_t, kMemory + 1> rates{};
-  for (int seen = 0; seen <= kMemory; ++seen) rates[static_cast<size_t>(seen)] = static_cast<uint16_t>(131072 / (2 * seen + 3));
+  std::array<int32_t, kMemory + 1> rates{};
+  for (int seen = 0; seen <= kMemory; ++seen) rates[static_cast<size_t>(seen)] = 131072 / (2 * seen + 3);
   return rates;
 }();
 

@@ -1,4 +1,4 @@
-// A number from 0 as bins: how long it is in bits, by a tree of bins, then its bits from the top.
+// A number from 0 as bins: how long it is in bits, then its bits from the top (src/bitladder/codec/magnitude.py).
 #pragma once
 
 #include <array>
@@ -19,12 +19,22 @@ uint64_t even(Coin& coin, int bits, uint64_t number = 0) {
 }
 
 // The bins of numbers of at most `Longest` bits in so many classes, and of `Learned` bits below the leading one; fewer of
-// either where `longest` and `learned` say so.
+// either where `longest` and `learned` say so. Lengths have no trees until there is a word about them.
 template <int Longest, int Classes, int Learned = 2>
 struct Magnitudes {
   int longest = Longest, learned = Learned;
-  std::array<std::array<Bin, 2 * std::bit_floor(Longest + 1u)>, Classes> lengths;
+  std::array<uint8_t, Classes> depths{};
+  std::array<std::array<Bin, Longest + 1>, Classes> lengths;
   std::array<std::array<Bin, 1 << Learned>, Longest + 1> below;
+
+  // Numbers have `most` bits at most, and trees these depths if there are as many lengths. Classes in a row share a depth if
+  // there are more classes.
+  template <size_t Count>
+  void plant(int most, const std::array<uint8_t, Count>& by_class) {
+    longest = most;
+    const auto full = static_cast<uint8_t>(std::bit_width(most + 1u) - 1);
+    for (size_t which = 0; which < Classes; ++which) depths[which] = std::min(by_class[which * Count / Classes], full);
+  }
 
   template <class Coin>
   uint64_t code(Coin& coin, int which, uint64_t number = 0) {
@@ -35,9 +45,9 @@ struct Magnitudes {
   template <class Coin>
   int length(Coin& coin, int which, int told) {
     auto& bins = lengths[static_cast<size_t>(which)];
-    const int deep = static_cast<int>(std::bit_width(longest + 1u)) - 1, last = (1 << deep) - 1;
+    const int depth = depths[static_cast<size_t>(which)], last = (1 << depth) - 1;
     size_t node = 1;
-    for (int place = deep - 1; place >= 0; --place) node = 2 * node + coin.bit(bins[node], std::min(told, last) >> place & 1);
+    for (int place = depth - 1; place >= 0; --place) node = 2 * node + coin.bit(bins[node], std::min(told, last) >> place & 1);
     int length = static_cast<int>(node) - last - 1;
     while (length >= last && length < longest && coin.bit(bins[static_cast<size_t>(length) + 1], told > length)) ++length;
     return length;
@@ -53,7 +63,7 @@ struct Magnitudes {
       --bits;
       top = 2 * top + coin.bit(bins[top], number >> bits & 1);
     }
-    return top << bits | even(coin, bits, number & ((uint64_t{1} << bits) - 1));
+    return bits == 0 ? top : top << bits | even(coin, bits, number & ((uint64_t{1} << bits) - 1));  // a division less
   }
 };
 

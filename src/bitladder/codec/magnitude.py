@@ -1,12 +1,14 @@
-"""A number from 0 as bins: how long it is in bits, by a tree of bins, then its bits from the top.
+"""A number from 0 as bins: how long it is in bits, then its bits from the top.
 
-The bins of a length are apart for each class that the caller puts the number in; the bins of the first bits below the
-leading one are common to all. Bits further down are as likely one as zero, and all of them are one step.
+The bins of a length are apart for each class that the caller puts the number in. They are a tree, so that a long number takes
+few of them, then one a bit; where most numbers are zero there is no tree. The bins of the first bits below the leading one are
+common to all. Bits further down are as likely one as zero, and all of them are one step.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 from bitladder.codec.bins import Bin, Coin
 
@@ -15,24 +17,28 @@ STEP = 16  # even bits that are coded at once
 
 
 class Magnitudes:
-    """The bins of numbers of at most `longest` bits in so many classes, and of `learned` bits below the leading one."""
+    """The bins of numbers of at most `longest` bits, by class, and of `learned` bits below the leading one.
 
-    def __init__(self, longest: int, classes: int = 1, learned: int = LEARNED) -> None:
+    `depths`: how deep the tree of each class is, or as deep as lengths are that there can be.
+    """
+
+    def __init__(self, longest: int, depths: Sequence[int] = (0,), learned: int = LEARNED) -> None:
         self.longest = longest
         self.learned = learned
-        self.deep = (longest + 1).bit_length() - 1  # of the tree, whose last leaf stands for all lengths from 2^deep - 1 on
-        self.lengths = [[Bin() for _ in range(2 << self.deep)] for _ in range(classes)]
+        self.depths = [min(depth, (longest + 1).bit_length() - 1) for depth in depths]
+        self.lengths = [[Bin() for _ in range(longest + 1)] for _ in depths]
         self.below: defaultdict[tuple[int, int], Bin] = defaultdict(Bin)  # by length and by the bits so far
 
     def code(self, coin: Coin, which: int, number: int = 0) -> int:
         """The next number, of class `which`."""
-        return self.rest(coin, self.length(coin, self.lengths[which], number.bit_length()), number)
+        return self.rest(coin, self.length(coin, which, number.bit_length()), number)
 
-    def length(self, coin: Coin, bins: list[Bin], told: int) -> int:
+    def length(self, coin: Coin, which: int, told: int = 0) -> int:
         """The next length: down the tree, then a one for each bit that it is longer than the last leaf."""
-        last = (1 << self.deep) - 1
+        bins, depth = self.lengths[which], self.depths[which]
+        last = (1 << depth) - 1
         node = 1
-        for place in range(self.deep - 1, -1, -1):
+        for place in range(depth - 1, -1, -1):
             node = 2 * node + coin.bit(bins[node], min(told, last) >> place & 1)
         length = node - last - 1
         while last <= length < self.longest and coin.bit(bins[length + 1], int(told > length)):
