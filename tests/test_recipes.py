@@ -251,6 +251,24 @@ def test_shared_samples_are_named(here, capsys):
     assert bl.load("q.ladder").graph.meta["result"]["leaked"] == {"evaluation in calibration": 10}
 
 
+def test_a_plan_comes_out_of_a_file(here, capsys):
+    """That of a search, to be proved on other samples: weights by name, activations as before."""
+    assert main([*RUN, "--criterion", "range", "--max-drop", "0.5", "--plan", "fixed8,a=fixed7", "-o", "a.ladder"]) == 0
+    again = [*RUN[:4], "--plan", "a.ladder", "--test", "t.npz", "--max-drop", "0.6", "--accept", "proved"]
+    assert main([*again, "-o", "b.ladder"]) == 0
+    a, b = bl.load("a.ladder").graph, bl.load("b.ladder").graph
+    assert b.meta["plan"] == a.meta["plan"] != {"w1": "fixed8", "w2": "fixed8"}
+    assert {str(e.format) for e in b.encodings.values()} == {str(e.format) for e in a.encodings.values()}
+    assert b.meta["recipe"]["plan"] == a.meta["plan"] | {"a=*": "fixed7"}
+    (here / "r.yaml").write_text("plan: {w1: int4, w2: null}")
+    assert main([*RUN[:4], "--plan", "r.yaml", "-o", "a.ladder"]) == 0
+    assert main([*RUN[:4], "--plan", "a.ladder", "-o", "b.ladder"]) == 0
+    assert bl.load("b.ladder").plan == bl.load("a.ladder").plan == {"w1": "int4", "w2": "float"}
+    bl.Model(convnet()).save("net.ladder")
+    assert main([*RUN, "--plan", "net.ladder", "-o", "b.ladder"]) == 1
+    assert "plan: 'net.ladder' keeps none" in said(capsys)[1]
+
+
 def test_proof_needs_something_to_prove(here, capsys):
     """Without data or a drop."""
     assert main([*RUN[:4], "--accept", "proved", "-o", "q.ladder"]) == 1

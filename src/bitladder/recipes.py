@@ -7,6 +7,7 @@ they do in Python. It is checked before anything else happens, and an unknown wo
 from __future__ import annotations
 
 import difflib
+import glob
 import inspect
 import json
 import re
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
+from bitladder import file
 from bitladder.assign.accept import RULES
 from bitladder.assign.classes import MODES as HEADS
 from bitladder.assign.criteria import CRITERIA
@@ -23,6 +25,7 @@ from bitladder.errors import require
 from bitladder.formats.uniform import COVERS
 from bitladder.model import Model
 from bitladder.ptq.align import MODES as ALIGNS
+from bitladder.ptq.plan import ACTIVATIONS
 from bitladder.recipe import EFFORTS, ROUNDINGS, UNSAID, quantize, settings
 from bitladder.stats.differences import NORMALIZATIONS, STATISTICS
 
@@ -209,6 +212,19 @@ def of(model: Model) -> dict[str, Any]:
     said = meta["recipe"] | ({"meta": given} if given else {})
     order = list(words() | SAVING)
     return {key: said[key] for key in sorted(said, key=lambda key: order.index(key) if key in order else len(order))}
+
+
+def plan_in(path: str) -> dict[str, str]:
+    """The plan of a `.ladder` file: the format of every weight, and what its recipe says of activations."""
+    graph = file.load(path)
+    meta = graph.meta
+    if not isinstance(meta.get("plan"), Mapping):
+        raise ValueError(f"plan: {path!r} keeps none; it was not made by quantize")
+    recipe = meta.get("recipe")
+    patterns = recipe.get("plan") if isinstance(recipe, Mapping) else None
+    kept = {k: v for k, v in patterns.items() if k.startswith(ACTIVATIONS)} if isinstance(patterns, Mapping) else {}
+    formats = {name: "float" for name, _ in graph.weights()} | meta["plan"]
+    return {glob.escape(str(name)): str(fmt) for name, fmt in formats.items()} | kept
 
 
 def text(recipe: Mapping[str, Any]) -> str:

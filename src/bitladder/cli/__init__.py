@@ -99,7 +99,7 @@ COMMANDS: dict[str, tuple[str, list[tuple[tuple[str, ...], dict]]]] = {
                 ("--plan",),
                 {
                     "metavar": "SPEC|recipe.yaml",
-                    "help": "formats, such as nested8 or fixed4,a=fixed8, or a recipe, or a safetensors file with a bit map",
+                    "help": "formats, as nested8 or fixed4,a=fixed8, a recipe, or the plan of a .ladder or .safetensors file",
                 },
             ),
             (("--criterion",), {"metavar": "NAME", "help": "how layers are ranked (default: weight_difference)"}),

@@ -110,6 +110,8 @@ def settings(args: Namespace) -> dict[str, Any]:
     given = {key: getattr(args, key) for key in usual if getattr(args, key, None) is not None}
     if "meta" in given:
         given["meta"] = description(given["meta"])
+    if str(given.get("plan", "")).endswith(".ladder"):
+        given["plan"] = recipes.plan_in(given["plan"])
     path = recipe_of(args)
     if path is not None and path == given.get("plan"):
         del given["plan"]
