@@ -50,14 +50,20 @@ def lock(recipe: Mapping[str, Any], net: Graph, data: Mapping[str, Mapping[str, 
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes."""
+    """Versions of what computes, and on how many threads."""
     found = {"bitladder": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             found[package] = "not installed"
-    return found
+    return found | {"threads": str(threads())}
+
+
+def threads() -> int:
+    """How many threads sums of floats are shared among, which decides their last digits."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return int(said) if said.isdecimal() else os.cpu_count() or 1
 
 
 def machine() -> str:

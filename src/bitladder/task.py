@@ -299,7 +299,7 @@ class Task:
         searched |= {
             "low": str(at_bits(widest, goal.low)),
             "high": str(widest),
-            "evaluations": found.evaluations,
+            "evaluations": len(found.trace),  # those of a journal too: a resumed run writes the same file
             "trace": [[len(t.names), t.loss] for t in found.trace],
         }
         self.notes += found.notes
