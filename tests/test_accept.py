@@ -205,4 +205,7 @@ def test_leaks_are_counted():
     counts, lines = accept.leaks({"calibration": a, "evaluation": b, "test": {k: v[:1] for k, v in b.items()}})
     assert counts == {"evaluation in calibration": 18, "test in calibration": 1, "test in evaluation": 1}
     assert lines[0].startswith("18 of 20 samples of the evaluation data are in the calibration data")
+    scaled = {name: arrays | {"scale": np.float32(2.0)} for name, arrays in (("calibration", a), ("test", b))}
+    scaled = {name: {k: np.asarray(v) for k, v in arrays.items()} for name, arrays in scaled.items()}
+    assert accept.leaks(scaled)[0] == {"test in calibration": 18}
     assert accept.leaks({"calibration": a, "test": {k: v + 1 for k, v in a.items()}}) == ({}, [])

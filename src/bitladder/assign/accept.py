@@ -239,9 +239,10 @@ def verdict(of: Loss, allowed: float | None) -> str:
 
 
 def prints(feeds: Mapping[str, np.ndarray]) -> list[bytes]:
-    """A hash of every sample: equal where all inputs are, byte for byte."""
-    arrays = [np.ascontiguousarray(feeds[name]) for name in sorted(feeds)]
-    return [b"".join(blake2b(a[i].tobytes(), digest_size=16).digest() for a in arrays) for i in range(len(arrays[0]))]
+    """A hash of every sample: equal where all inputs are, byte for byte. Inputs without a batch axis belong to all samples."""
+    arrays = [np.ascontiguousarray(feeds[name]) if feeds[name].ndim else feeds[name][None] for name in sorted(feeds)]
+    rows = max(map(len, arrays), default=0)
+    return [b"".join(blake2b(a[min(i, len(a) - 1)].tobytes(), digest_size=16).digest() for a in arrays) for i in range(rows)]
 
 
 def leaked(feeds: Mapping[str, np.ndarray], known: Iterable[bytes]) -> int:
@@ -264,7 +265,7 @@ def leaks(sets: Mapping[str, Mapping[str, np.ndarray]]) -> tuple[dict[str, int],
     '2 of 5 samples of the evaluation data are in the calibration data'
     """
     counts, lines = {}, []
-    known = {name: prints(feeds) for name, feeds in sets.items()}
+    known = {name: prints(feeds) for name, feeds in sets.items()} if len(sets) > 1 else {}
     for name, before in ((a, b) for i, a in enumerate(sets) for b in list(sets)[:i]):
         if count := leaked(sets[name], known[before]):
             counts[f"{name} in {before}"] = count

@@ -92,9 +92,16 @@ COMMANDS: dict[str, tuple[str, list[tuple[tuple[str, ...], dict]]]] = {
             (("--recipe-out",), {"metavar": "FILE.yaml", "help": "write what was said as a recipe that makes the same file"}),
             (
                 ("--lock",),
-                {"action": "store_true", "help": "write hashes, versions and settings beside the recipe, or OUT.ladder"},
+                {
+                    "action": "store_const",
+                    "const": True,
+                    "help": "write hashes, versions and settings beside the recipe, or OUT.ladder",
+                },
             ),
-            (("--locked",), {"action": "store_true", "help": "make the file that the lock is of, or say what differs"}),
+            (
+                ("--locked",),
+                {"action": "store_const", "const": True, "help": "make the file that the lock is of, or say what differs"},
+            ),
             (
                 ("--plan",),
                 {

@@ -13,6 +13,8 @@ from bitladder.model import Model, load
 from bitladder.recipe import from_safetensors
 from bitladder.recipes import SAVING
 
+BESIDE = ("data", "eval", "test", "recipe", "recipe_out", "lock", "locked")  # options that go with choosing
+
 
 def export(args: Namespace, terminal: Terminal) -> Outcome:
     """The network as ONNX, or its tensors as safetensors: all there are, unless widths are asked for or floats."""
@@ -32,7 +34,7 @@ def export(args: Namespace, terminal: Terminal) -> Outcome:
 
 def quantize(args: Namespace, terminal: Terminal) -> Outcome:
     """A network with the codes of a safetensors file, saved; there is nothing to choose."""
-    if given := [key for key in ("data", "eval", "test", "recipe", *WORDS) if getattr(args, key, None) is not None]:
+    if given := [key for key in (*BESIDE, *WORDS) if getattr(args, key, None) is not None]:
         option = "--" + given[0].replace("_", "-")
         raise ValueError(f"quantize: {args.weights!r} holds codes, so there is nothing to choose; leave out {option}")
     terminal.progress("read", 0, 0)
