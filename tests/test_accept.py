@@ -95,6 +95,7 @@ def test_losses_of_right_and_wrong():
     before[99] = False
     found = accept.lost(Rows(), before, after)
     assert (found.worse, found.better, found.loss) == (7, 1, pytest.approx(0.06))
+    assert found.p == accept.mcnemar(7, 1)
     assert (found.low, found.high) == accept.interval(7, 1, 100)
     alone = accept.lost(Rows(truth=np.ones(100, bool)), None, after)
     assert (alone.worse, alone.better) == (7, None)
@@ -141,7 +142,7 @@ def test_rules_and_what_is_said(low, high, plausible, proved, says):
     assert accept.RULES["plausible"](low, high, 0.01) == plausible
     assert accept.RULES["proved"](low, high, 0.01) == proved
     assert accept.verdict(accept.Loss(0.0, low, high, 100, 0.2), 0.01).startswith(says)
-    assert accept.verdict(accept.Loss(0.0, low, high, 100, 0.2), None) == ""
+    assert accept.verdict(accept.Loss(0.0, low, high, 100, 0.2), None) == "; so many samples tell 0.056 from no loss"
 
 
 def plain_of(graph):
@@ -167,7 +168,10 @@ def test_a_result_says_what_was_found():
     strict = accept.accepted(model, plain, likeness({"image": x}, bl.Model(plain)), allowed=0.0, rule="proved")
     assert strict.graph.meta["result"]["goal_met"] is False
     assert accept.accepted(model, plain, lambda net: 1.0, allowed=0.1) is model
-    assert accept.line({}) == accept.line({"accepted": {"loss": 1}}) == accept.line({"accepted": 3}) == []
+    mangled = ({"loss": 1}, 3, said | {"low": "x"}, said | {"samples": None}, said | {"allowed": "lots"}, said | {"p": []})
+    assert [accept.line(r) for r in ({}, *({"accepted": m} for m in mangled))] == [[]] * 7
+    hostile = {k: v for k, v in said.items() if k != "allowed"} | {"samples": 0}
+    assert accept.line({"accepted": hostile}) == []
 
 
 def test_a_missed_goal_stays_missed():

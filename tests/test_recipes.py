@@ -220,7 +220,7 @@ def test_files_without_a_recipe_say_so(here, capsys):
             2,
             "; surely more than 0.01",
         ),
-        (["--plan", "int8"], 0, ")"),
+        (["--plan", "int8"], 0, "; so many samples tell"),
     ],
 )
 def test_the_loss_is_judged(words, status, says, here, capsys):

@@ -37,7 +37,7 @@ class Loss:
     """What a network lost against float on the same samples, and the ends of its 95 % interval.
 
     worse, better: samples that only the float network has right, and only the other; None where none is right or wrong. Where
-    the float network is the measure there are none better, so that is None too.
+    the float network is the measure there are none better, so that is None too. p: McNemar's, where both counts are there.
     spread: about the standard deviation of what one sample adds.
     """
 
@@ -48,6 +48,7 @@ class Loss:
     spread: float
     worse: int | None = None
     better: int | None = None
+    p: float | None = None
 
     def needed(self, drop: float) -> int | None:
         """About how many samples tell such a drop from none in 4 of 5 cases; None where none would."""
@@ -67,9 +68,10 @@ def lost(score: Score, plain: Callable[..., Any] | None, net: Callable[..., Any]
     loss, n = score.whole(before) - score.whole(after), len(before)
     if before.dtype == bool:
         worse, better = int((before & ~after).sum()), int((after & ~before).sum())
-        low, high = share_of(worse, n) if score.truth is not None else interval(worse, better, n)
         spread = math.sqrt((worse + better + 1) / (n + 1) - ((worse - better) / (n + 1)) ** 2)  # none seen is not none
-        return Loss(loss, low, high, n, spread, worse, better if score.truth is None else None)
+        if score.truth is not None:
+            return Loss(loss, *share_of(worse, n), n, spread, worse)
+        return Loss(loss, *interval(worse, better, n), n, spread, worse, better, mcnemar(worse, better))
     drawn = resampled(before, after, score.whole, seed)
     low, high = np.quantile(drawn, (SIDE, 1 - SIDE))
     return Loss(loss, float(low), float(high), n, float(drawn.std()) * math.sqrt(n))
@@ -186,8 +188,8 @@ def accepted(
 
 
 def rounded(value: float) -> float:
-    """As a file says it: no finer than the ends of intervals are found."""
-    return value if isinstance(value, int) else round(value, 6)
+    """As a file says it: no finer than the ends of intervals are found, small ones to two digits."""
+    return value if isinstance(value, int) else round(value, 6) if abs(value) > 1e-4 else float(f"{value:.2g}")
 
 
 def check_rule(rule: str, allowed: float | None, score: Any) -> None:
@@ -204,28 +206,28 @@ def line(result: Mapping[str, Any]) -> list[str]:
     said = result.get("accepted")
     if not isinstance(said, Mapping):
         return []
+    where = "samples that nothing was chosen by" if said.get("held_out") else "samples to choose by"
     try:
         of = Loss(**{f.name: said[f.name] for f in fields(Loss) if f.name in said})
-    except TypeError:  # a file that says less than we write
+        text = f"loss against float on {of.samples:,} {where}: {of.loss:.4f}, 95 % interval {of.low:.4f} to {of.high:.4f}"
+        return [text + counted(of) + verdict(of, said.get("allowed"))]
+    except (TypeError, ValueError, ArithmeticError):  # a file may say anything
         return []
-    where = "samples that nothing was chosen by" if said.get("held_out") else "samples to choose by"
-    text = f"loss against float on {of.samples:,} {where}: {of.loss:.4f}, 95 % interval {of.low:.4f} to {of.high:.4f}"
-    return [text + counted(of) + verdict(of, said.get("allowed"))]
 
 
 def counted(of: Loss) -> str:
     """The samples behind a loss, and how likely chance alone makes such a difference."""
     if of.worse is None:
         return ""
-    if of.better is None:
+    if of.better is None or of.p is None:
         return f" ({of.worse:,} samples differ)"
-    return f" ({of.worse:,} samples worse, {of.better:,} better, McNemar p = {mcnemar(of.worse, of.better):.2g})"
+    return f" ({of.worse:,} samples worse, {of.better:,} better, McNemar p = {of.p:.2g})"
 
 
 def verdict(of: Loss, allowed: float | None) -> str:
     """What the interval says of the allowed loss, and what it would take where it says nothing."""
     if allowed is None:
-        return ""
+        return f"; so many samples tell {of.resolved:.2g} from no loss"
     if RULES["proved"](of.low, of.high, allowed):
         return f"; surely within {allowed:g}"
     if not RULES["plausible"](of.low, of.high, allowed):
