@@ -93,7 +93,7 @@ def test_every_word_is_taken(tmp_path):
 def test_numbers_and_nothing(tmp_path):
     """1e-3 is a number, a whole number does for a fraction, an empty file says nothing, dates are text."""
     assert reads("max_drop: 1e-3", tmp_path) == {"max_drop": 0.001}
-    assert reads("max_drop: 0", tmp_path) == {"max_drop": 0}
+    assert repr(reads("seed: 1\nmax_drop: 0", tmp_path)) == "{'seed': 1, 'max_drop': 0.0}"  # as the command line has it
     assert reads("# nothing\n", tmp_path) == {}
     assert reads("plan: {'9': null, '*': int4}", tmp_path) == {"plan": {"9": None, "*": "int4"}}
     assert reads("meta: {made: 2026-01-02}", tmp_path) == {"meta": {"made": "2026-01-02"}}

@@ -133,7 +133,7 @@ def checked(found: Any, path: str) -> dict[str, Any]:
             raise ValueError(f"recipe: {path!r} has no word {word!r}; the nearest is {near!r}, all are in recipe.schema.json")
     model, pydantic = grammar(), require("pydantic", "recipes", "recipe")
     try:
-        model.model_validate(found)
+        taken = model.model_validate(found).model_dump(exclude_unset=True)
     except pydantic.ValidationError as error:
         word = str(error.errors()[0]["loc"][0])
         must = wanted(model.model_json_schema()["properties"][word])
@@ -142,7 +142,7 @@ def checked(found: Any, path: str) -> dict[str, Any]:
         json.dumps(found, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"recipe: {path!r} must hold what JSON can ({error}); mend 'meta'") from None
-    return dict(found)
+    return {word: taken[word] for word in found}
 
 
 def wanted(entry: Mapping[str, Any]) -> str:
