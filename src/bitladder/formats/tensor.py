@@ -77,6 +77,11 @@ class Format(Protocol):
         """The smallest and the largest code."""
 
 
+def width_of(fmt: Format) -> int:
+    """How many neighbours along axis 1 a code stands for: one, but for product codebooks."""
+    return getattr(fmt, "dim", 1)
+
+
 def spread(p: np.ndarray, shape: tuple[int, ...], axes: tuple[int, ...], group: int | None) -> np.ndarray:
     """A parameter made to broadcast over an array of `shape`.
 
@@ -155,6 +160,13 @@ def fit(
     importance: how much each element's squared error counts, of the shape of `x`; all the same by default.
     """
     x = np.asarray(x, np.float32)
+    if (dim := width_of(fmt)) > 1:
+        if axis != 0 or x.ndim < 2 or x.shape[1] % dim:
+            raise ValueError(f"fit: {fmt} needs channels along axis 0 and inputs in blocks of {dim}, got shape {x.shape}")
+        in_blocks = [np.moveaxis(a, 1, -1) for a in (x, importance) if a is not None]
+        axes = () if fmt.per == "tensor" else (0,)
+        params = dict(fmt.fit(Points.of(in_blocks[0], axes, in_blocks[1] if in_blocks[1:] else None), cover))
+        return Encoding(fmt, {k: v.reshape([x.shape[a] for a in axes]) if k in SPREAD else v for k, v in params.items()}, axes)
     if fmt.group is not None:
         rows = x.reshape(x.shape[0], -1)
         pad = -rows.shape[1] % fmt.group
@@ -208,7 +220,9 @@ class QTensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self.place.shape)
+        """The shape of what the codes stand for."""
+        codes = tuple(self.place.shape)
+        return codes if (dim := width_of(self.format)) == 1 else (codes[0], codes[1] * dim, *codes[2:])
 
     def held(self) -> QTensor:
         """The same tensor with its codes in memory."""
@@ -236,7 +250,7 @@ class QTensor:
     @property
     def nbytes(self) -> int:
         """Bytes of the codes, packed, before entropy coding."""
-        return (math.prod(self.shape) * self.format.bits + 7) // 8
+        return (math.prod(self.place.shape) * self.format.bits + 7) // 8
 
 
 def store(codes: np.ndarray, fmt: Format) -> np.ndarray:
