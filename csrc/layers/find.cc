@@ -20,7 +20,7 @@ void read_scheme(const Graph& graph, const Codes& w, Layer& l) {
   l.lowest = f.low();
   l.least = graph.least_bits(l.weight);
   if (f.kind == Format::midrise) l.scheme = Layer::midrise;
-  if (f.kind == Format::tree || f.kind == Format::sign) l.scheme = Layer::table;
+  if (f.by_table()) l.scheme = Layer::table;
 }
 
 // The largest magnitude of x's integers.
@@ -87,6 +87,10 @@ bool layer_of(const Graph& graph, const Node& node, Layer& l, std::string& why) 
   l.node = node.name();
   l.op = node.op;
   l.weight = node.inputs[1];
+  if (codes != nullptr && codes->encoding.format.kind == Format::log) {
+    why = "its weights are powers of two that 8 bits do not hold";
+    return false;
+  }
   if (array != nullptr && array->type != Type::f32) {
     why = std::string("its weight is ") + name_of(array->type);
     return false;

@@ -117,9 +117,10 @@ size_t out_axis_of(const std::string& op) { return op == "conv_transpose" ? 1 : 
 
 std::vector<int8_t> level_table(const Encoding& e, int bits) {
   std::vector<int8_t> out(size_t{1} << bits, 0);
-  const Array* t = e.param("levels" + std::to_string(bits));
+  const bool book = e.format.kind == Format::codebook;
+  const Array* t = book ? (bits == e.format.bits ? e.param("levels") : nullptr) : e.param("levels" + std::to_string(bits));
   if (t == nullptr) return out;
-  if (e.format.kind == Format::tree) {
+  if (book || e.format.kind == Format::tree) {
     std::memcpy(out.data(), t->bytes.data(), std::min(out.size(), t->bytes.size()));
     return out;
   }

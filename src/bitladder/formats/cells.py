@@ -164,8 +164,9 @@ class Partition:
         return float(self.worth(cuts[:-1], cuts[1:]).sum())
 
     def levels(self, cuts: np.ndarray) -> np.ndarray:
-        """What each cell decodes to."""
-        found = self.goal.level(*self.shares(cuts[:-1], cuts[1:]))
+        """What each cell decodes to: a number between its ends, whatever is lost where sums are vastly different."""
+        ends = self.sums.values[cuts[:-1]], self.sums.values[cuts[1:] - 1]
+        found = self.goal.level(*self.shares(cuts[:-1], cuts[1:])).clip(*ends)
         return np.concatenate([[0.0], found[1:]]) if self.pinned else found
 
     def best(self, cells: int, most: int = COARSE) -> np.ndarray:

@@ -82,6 +82,11 @@ def width_of(fmt: Format) -> int:
     return getattr(fmt, "dim", 1)
 
 
+def cost_of(fmt: Format) -> int | float:
+    """The bits that one element costs before entropy coding: of a product codebook its share of a code."""
+    return fmt.bits if (dim := width_of(fmt)) == 1 else fmt.bits / dim
+
+
 def spread(p: np.ndarray, shape: tuple[int, ...], axes: tuple[int, ...], group: int | None) -> np.ndarray:
     """A parameter made to broadcast over an array of `shape`.
 
