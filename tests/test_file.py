@@ -33,7 +33,7 @@ FORMATS = [
     "q6.-3",
     "int16",
     "codebook4",
-    "codebook3:5",
+    "codebook3:5:squares/tensor",
     "log4",
 ]
 

@@ -26,7 +26,7 @@ TEXTS = [
         "ternary",
         "ternary/tensor",
     ),
-    *("codebook4", "codebook3:5", "codebook2:3", "codebook1", "codebook8", "codebook3/tensor", "log4", "ulog4", "log2/tensor"),
+    *("codebook4", "codebook3:5", "codebook2:3", "codebook1", "codebook8", "codebook3/tensor", "codebook4:11:squares", "log4", "ulog4", "log2/tensor"),
     *("product2x4", "product2x3/tensor", "product2x300"),
     *("nested8", "nested5", "nested1", "nested8/tensor", "nested8:tree", "nested1:tree", "nested8:sign", "nested2:sign"),
 ]

@@ -63,13 +63,16 @@ bool parse_nested(std::string_view text, Format& out) {
   return between(out.bits, out.least_bits(), 8) && eat_tail(text, false, out);
 }
 
-// A codebook of 2^bits levels says no more; one of fewer says how many, and needs all of its bits.
+// A codebook of 2^bits levels says no more; one of fewer says how many, and needs all of its bits. How they were found does
+// not change what codes mean.
 bool parse_codebook(std::string_view text, Format& out) {
   out.kind = Format::codebook;
   if (!eat_number(text, out.bits) || !between(out.bits, 1, 8)) return false;
   const int most = 1 << out.bits;
   out.levels = most;
-  if (eat(text, ":") && (!eat_number(text, out.levels) || !between(out.levels, most / 2 + 1, most - 1))) return false;
+  const bool full = text.empty() || text[0] != ':' || text.substr(0, 2) == ":s";
+  if (!full && (!eat(text, ":") || !eat_number(text, out.levels) || !between(out.levels, most / 2 + 1, most - 1))) return false;
+  eat(text, ":squares");
   return eat_tail(text, false, out);
 }
 

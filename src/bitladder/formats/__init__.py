@@ -30,8 +30,8 @@ GRAMMAR: list[tuple[str, Callable[..., Format]]] = [
     (r"ternary(?:/(tensor))?", lambda t: Ternary(**_per(t))),  # type: ignore[arg-type]
     (r"nested(\d+)(?::(\w+))?(?:/(tensor))?", lambda b, s, t: Nested(int(b), s or "midrise", **_per(t))),  # type: ignore[arg-type]
     (
-        r"codebook(\d+)(?::(\d+))?(?:/(tensor))?",
-        lambda b, n, t: Codebook(int(b), n and int(n), **_per(t)),  # type: ignore[arg-type]
+        r"codebook(\d+)(?::(\d+))?(?::(squares))?(?:/(tensor))?",
+        lambda b, n, c, t: Codebook(int(b), n and int(n), cells=c or "entropy", **_per(t)),  # type: ignore[arg-type]
     ),
     (r"(u?)log(\d+)(?:/(tensor))?", lambda u, b, t: Log(int(b), unsigned=bool(u), **_per(t))),  # type: ignore[arg-type]
     (r"product(\d+)x(\d+)(?:/(tensor))?", lambda d, n, t: Product(int(d), int(n), **_per(t))),  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ of the format: a value goes to the level nearest to it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,18 +22,18 @@ class Codebook:
     """Codes of `bits` bits with a table of `levels` levels, 2^bits unless said; a scale per channel (or tensor), one table.
 
     An odd number of levels has zero among them. So has a tensor that holds a zero, whatever the number; of an even one the last
-    level then stands there twice. cells: what levels are to be good at, "entropy" or "squares"; part of the fit, not of the
-    format's identity.
+    level then stands there twice. cells: what levels are to be good at, weighted entropy or least squared error; no reader
+    needs to know.
 
-    >>> str(Codebook(4)), str(Codebook(4, 11)), str(Codebook(3, per="tensor"))
-    ('codebook4', 'codebook4:11', 'codebook3/tensor')
+    >>> str(Codebook(4)), str(Codebook(4, 11)), str(Codebook(3, per="tensor")), str(Codebook(4, cells="squares"))
+    ('codebook4', 'codebook4:11', 'codebook3/tensor', 'codebook4:squares')
     """
 
     bits: int = 4
     levels: int | None = None
     per: str = "channel"
     group: None = None
-    cells: str = field(default="entropy", compare=False, repr=False, kw_only=True)
+    cells: str = "entropy"
 
     def __post_init__(self) -> None:
         check_bits("codebook", self.bits, 1, 8)
@@ -47,7 +47,8 @@ class Codebook:
 
     def __str__(self) -> str:
         number = "" if self.levels is None else f":{self.levels}"
-        return f"codebook{self.bits}{number}{'/tensor' if self.per == 'tensor' else ''}"
+        cells = "" if self.cells == "entropy" else f":{self.cells}"
+        return f"codebook{self.bits}{number}{cells}{'/tensor' if self.per == 'tensor' else ''}"
 
     @property
     def count(self) -> int:
