@@ -9,6 +9,7 @@ import numpy as np
 from bitladder.formats import Encoding, Fixed, Format, QTensor, fit
 from bitladder.formats.tensor import width_of
 from bitladder.ir.graph import CHANNEL_AXIS, Graph, Node
+from bitladder.ptq import blocks
 from bitladder.ptq.align import aligned_weights
 from bitladder.ptq.feedback import rounded
 
@@ -78,7 +79,7 @@ def bake(
         if (name, str(fmt)) not in memo:
             gram = (grams or {}).get(name)
             encoding = weight_encoding(node, w, fmt, activations.get(node.inputs[0]), cover=cover, align=align, gram=gram)
-            nearest = gram is None or width_of(fmt) > 1  # errors are fed on from weight to weight, not from block to block
-            memo[name, str(fmt)] = QTensor.of(w, encoding) if nearest else rounded(w, encoding, gram)
+            feedback = blocks.rounded if width_of(fmt) > 1 else rounded
+            memo[name, str(fmt)] = QTensor.of(w, encoding) if gram is None else feedback(w, encoding, gram)
         constants[name] = memo[name, str(fmt)]
     return graph.with_(constants=constants, encodings={**graph.encodings, **activations})
