@@ -52,7 +52,7 @@ def test_no_other_cuts_have_a_greater_entropy(x, cells, pinned):
 @pytest.mark.parametrize("pinned", [False, True])
 @pytest.mark.parametrize("sample", ["normal", "laplace"])
 def test_sweeps_never_lose(goal, pinned, sample):
-    """From equally full cells on, what cells are worth never falls, and ends no higher than where the search begins and ends."""
+    """From equally full cells on, what cells are worth never falls, and it ends no higher than the search does."""
     x = np.sort(np.abs(getattr(np.random.default_rng(1), sample)(size=20_000)))
     found = partition(x, np.ones_like(x), goal, pinned)
     cuts, last = np.linspace(0, len(x), 9).astype(np.int64), -np.inf
@@ -99,7 +99,7 @@ def test_scale_equivariance(text):
 def test_monotone(text):
     """A larger value has no smaller code, and no smaller level."""
     w = np.random.default_rng(5).normal(size=(1, 500)).astype(np.float32)
-    encoding = fit(parse(text), np.abs(w) if "u" == text[0] else w)
+    encoding = fit(parse(text), np.abs(w) if text[0] == "u" else w)
     x = np.linspace(-4, 4, 3001, dtype=np.float32).reshape(1, -1)
     codes = encoding.encode(x)
     assert (np.diff(codes) >= 0).all()
@@ -141,7 +141,9 @@ def test_entropy_spends_levels_otherwise_than_squared_error():
     assert error["entropy"] > error["squares"]
 
 
-@pytest.mark.parametrize("text", ["codebook4:16", "codebook4:8", "codebook9", "codebook0", "log1", "log6", "product1x4", "product8x1"])
+@pytest.mark.parametrize(
+    "text", ["codebook4:16", "codebook4:8", "codebook9", "codebook0", "log1", "log6", "product1x4", "product8x1"]
+)
 def test_what_no_format_is(text):
     """Texts that say what cannot be are refused in one line."""
     with pytest.raises(ValueError, match="format") as caught:

@@ -11,7 +11,9 @@ from bitladder.runtime.reference import run
 
 pytestmark = pytest.mark.skipif(native.core is None, reason=f"no native core: {native.why}")
 
-X = Encoding(Int(8, per="tensor", unsigned=True), {"scale": np.float32(0.02).reshape(()), "zero_point": np.float32(99).reshape(())})
+X = Encoding(
+    Int(8, per="tensor", unsigned=True), {"scale": np.float32(0.02).reshape(()), "zero_point": np.float32(99).reshape(())}
+)
 Y = Encoding(Fixed(8, per="tensor"), {"fl": np.float32(3).reshape(())})
 TEXTS = ["product2x4", "product4x16", "product4x300/tensor", "codebook4:11", "log4"]
 
@@ -100,7 +102,9 @@ def test_activations_that_are_powers(where):
     log = fit(parse("log4/tensor"), x)
     graph = layer("linear", coded("int8", (6, 8)), x=Y if where == "y" else log, y=Y if where == "x" else log)
     after = Node("linear", ("y", "w2"), ("z",))
-    graph = graph.with_(nodes=(*graph.nodes, after), outputs=("z",), constants={**graph.constants, "w2": coded("int8", (4, 6), 1)})
+    graph = graph.with_(
+        nodes=(*graph.nodes, after), outputs=("z",), constants={**graph.constants, "w2": coded("int8", (4, 6), 1)}
+    )
     got, want, why = answers(graph, x)
     assert np.array_equal(got, want)
     assert "codes are powers of two" in " ".join(why)

@@ -67,7 +67,7 @@ def test_onnx(plan, made, tmp_path):
 
 def test_onnx_has_no_word_for_powers(made, tmp_path):
     """Activations of powers of two are refused by name, or stay real if that is allowed."""
-    with pytest.raises(ValueError, match="as u?log4") as caught:
+    with pytest.raises(ValueError, match=r"as u?log4") as caught:
         made["codebook4,a=log4"].to_onnx(tmp_path / "a.onnx")
     assert "lossless=False" in str(caught.value)
     to_onnx(made["codebook4,a=log4"].graph, tmp_path / "a.onnx", lossless=False)

@@ -57,7 +57,7 @@ class Sums:
 
     @classmethod
     def distinct(cls, values: np.ndarray, counts: np.ndarray, most: int = FINE) -> Sums:
-        """The sums of sorted values, equal ones as one; of more than `most` those in a bin as one, that has their mean square."""
+        """The sums of sorted values, equal ones as one; if more than `most`, those of a bin as one that has their mean square."""
         if len(values) and len(found := np.unique(values)) > most:
             edges = np.linspace(found[0], found[-1], most)
             place = np.searchsorted(edges, values, "right") - 1
@@ -117,7 +117,7 @@ def centroids(sums: Sums, cuts: np.ndarray, pinned: bool) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Goal:
-    """What cells are to be good at: the worth of cells with these sums, of which their total is made greatest; and their levels.
+    """What cells are to be good at: what each is worth, so that the sum over all is made greatest; and their levels.
 
     Both take arrays: the cells' mass, moment and square (`Sums`), as shares of the whole.
     """

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bitladder.formats.cells import GRID, GOALS, grid_scale, partition, sorted_points
+from bitladder.formats.cells import GOALS, GRID, grid_scale, partition, sorted_points
 from bitladder.formats.nested import as_numpy, float_table, nearest
 from bitladder.formats.tensor import Array, Params, whole
 from bitladder.formats.uniform import check_bits
@@ -39,8 +39,9 @@ class Codebook:
         check_bits("codebook", self.bits, 1, 8)
         most = 2**self.bits
         if self.levels is not None and not most / 2 < self.levels < most:
+            few = most // 2 + 1
             raise ValueError(
-                f"format codebook{self.bits}: levels must be {most // 2 + 1}..{most - 1}, or left out for {most}, got {self.levels}"
+                f"format codebook{self.bits}: levels must be {few}..{most - 1}, or left out for {most}, got {self.levels}"
             )
         if self.cells not in GOALS:
             raise ValueError(f"format codebook: cells must be one of {', '.join(GOALS)}, got {self.cells!r}")
@@ -70,7 +71,7 @@ class Codebook:
         zero = self.count % 2 == 1 or not np.all(magnitudes)
         found = partition(magnitudes, counts, self.cells, pinned=zero)
         levels = found.levels(found.cut((self.count + self.count % 2) // 2))
-        both = np.concatenate([-levels[:0 if zero else None:-1], levels])
+        both = np.concatenate([-levels[: 0 if zero else None : -1], levels])
         table = np.concatenate([both, np.full(self.count - len(both), both[-1])])
         return {"scale": scale.astype(np.float32), "levels": np.clip(np.round(table), -GRID, GRID).astype(np.int8)}
 

@@ -168,10 +168,7 @@ def fit(
     if (dim := width_of(fmt)) > 1:
         if axis != 0 or x.ndim < 2 or x.shape[1] % dim:
             raise ValueError(f"fit: {fmt} needs channels along axis 0 and inputs in blocks of {dim}, got shape {x.shape}")
-        in_blocks = [np.moveaxis(a, 1, -1) for a in (x, importance) if a is not None]
-        axes = () if fmt.per == "tensor" else (0,)
-        params = dict(fmt.fit(Points.of(in_blocks[0], axes, in_blocks[1] if in_blocks[1:] else None), cover))
-        return Encoding(fmt, {k: v.reshape([x.shape[a] for a in axes]) if k in SPREAD else v for k, v in params.items()}, axes)
+        x, importance = np.moveaxis(x, 1, -1), None if importance is None else np.moveaxis(importance, 1, -1)
     if fmt.group is not None:
         rows = x.reshape(x.shape[0], -1)
         pad = -rows.shape[1] % fmt.group

@@ -1,9 +1,9 @@
 """Rounding of product codebooks with error feedback: block after block, each making up for what those before it lost.
 
-What `ptq.feedback` does for single weights, for blocks of D (van Baalen et al., GPTVQ, 2024). With G the gram matrix of a layer's
-inputs and U the upper Cholesky factor of its inverse, blocks in order: if later inputs make up for the error e of block b as well
-as they can, it costs the squared length of e U_bb^-1, so each block takes the centroid for which that is least. Then every code is
-chosen again given all others, which never adds error.
+What `ptq.feedback` does for single weights, for blocks (van Baalen et al., GPTVQ, 2024). With G the gram matrix of a layer's
+inputs and U the upper Cholesky factor of its inverse: if later inputs make up for the error e of block b as well as they can,
+it costs the squared length of e U_bb^-1, so each block takes the centroid for which that is least. Then every code is chosen
+again given all others, which never adds error.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bitladder.ptq.feedback import SWEEPS, damped
 
 
 def rounded(w: np.ndarray, encoding: Encoding, gram: np.ndarray) -> QTensor:
-    """`w` (outputs, inputs, ...) as codes of blocks, rounded with error feedback under gram matrices (groups, inputs, inputs)."""
+    """`w` (outputs, inputs, ...) as codes of blocks, with error feedback under gram matrices (groups, inputs, inputs)."""
     fmt = encoding.format
     assert isinstance(fmt, Product)
     outputs, rest = w.shape[0], w[0, 0].size
