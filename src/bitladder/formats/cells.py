@@ -57,7 +57,7 @@ class Sums:
 
     @classmethod
     def distinct(cls, values: np.ndarray, counts: np.ndarray, most: int = FINE) -> Sums:
-        """The sums of sorted values, equal ones as one; if more than `most`, those of a bin as one that has their mean square."""
+        """The sums of sorted values, equal ones as one; if more than `most`, those of a bin as one of their mean square."""
         if len(values) and len(found := np.unique(values)) > most:
             edges = np.linspace(found[0], found[-1], most)
             place = np.searchsorted(edges, values, "right") - 1
