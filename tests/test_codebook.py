@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from bitladder.formats import Codebook, Log, Nested, Product, QTensor, fit, parse
 from bitladder.formats.cells import COARSE, Sums, partition
-from bitladder.formats.log import PITCH, first_level
+from bitladder.formats.log import PLACES, first_level
 from bitladder.formats.product import assigned, centroids
 from bitladder.stats.points import Points
 
@@ -86,7 +86,7 @@ def test_many_values_are_pooled():
     assert len(exact.sums.values) > COARSE  # so that cuts are looked for coarsely first
 
 
-@pytest.mark.parametrize("text", ["codebook4", "codebook4:11", "codebook3/tensor", "codebook2", "log4"])
+@pytest.mark.parametrize("text", ["codebook4", "codebook4:11", "codebook3/tensor", "codebook2", "log4", "log4:4"])
 def test_scale_equivariance(text):
     """Q(a w) = a Q(w), exactly for powers of two (S8)."""
     w = np.random.default_rng(4).laplace(size=(6, 5, 3)).astype(np.float32)
@@ -142,7 +142,7 @@ def test_entropy_spends_levels_otherwise_than_squared_error():
 
 
 @pytest.mark.parametrize(
-    "text", ["codebook4:16", "codebook4:8", "codebook9", "codebook0", "log1", "log6", "product1x4", "product8x1"]
+    "text", ["codebook4:16", "codebook4:8", "codebook9", "codebook0", "log1", "log6", "log4:3", "product1x4", "product8x1"]
 )
 def test_what_no_format_is(text):
     """Texts that say what cannot be are refused in one line."""
@@ -180,29 +180,30 @@ def test_trees_begin_with_cells_of_weighted_entropy(scheme):
 # ------------------------------------------------------------------------------------------------------------- logs
 
 
-def plain_search(values, levels):
+def plain_search(values, levels, apart):
     """The search of weighted log quantization by its description, value by value."""
-    places = [math.floor(PITCH * math.log2(v)) for v in values if v > 0]
+    places = [math.floor(PLACES * math.log2(v)) for v in values if v > 0]
     best, chosen = -math.inf, 0
-    for f in range(min(places) - PITCH * levels, max(places) + 2):
+    for f in range(min(places) - apart * levels, max(places) + 2):
         counts = [0] * (levels + 1)
         for p in places:
-            counts[min(max((p - f + PITCH // 2) // PITCH + 1, 0), levels)] += 1
+            counts[min(max((p - f + apart // 2) // apart + 1, 0), levels)] += 1
         shares = [c / len(places) for c in counts]
-        total = -sum(2 ** ((f + PITCH * i) / PITCH) * s * math.log(s) for i, s in enumerate(shares[1:]) if s)
+        total = -sum(2 ** ((f + apart * i) / PLACES) * s * math.log(s) for i, s in enumerate(shares[1:]) if s)
         if total > best * (1 + 1e-12) if best > 0 else total > best:
             best, chosen = total, f
     return chosen
 
 
+@pytest.mark.parametrize("octave", [1, 2, 8])
 @pytest.mark.parametrize("bits", [2, 3, 4])
-def test_first_power_is_that_of_the_plain_search(bits):
+def test_first_level_is_that_of_the_plain_search(bits, octave):
     """The scale is what a plain search for the greatest weighted entropy finds (S8, activations)."""
     values = np.abs(np.random.default_rng(9).normal(size=400)).astype(np.float32)
     values[::3] = 0
-    fmt = Log(bits, unsigned=True)
+    fmt = Log(bits, octave, unsigned=True)
     scale = fit(fmt, values.reshape(1, -1)).params["scale"][0]
-    assert scale == np.float32(2 ** (plain_search(values.astype(np.float64), 2**bits - 1) / PITCH))
+    assert scale == np.float32(2 ** (plain_search(values.astype(np.float64), 2**bits - 1, PLACES // octave) / PLACES))
 
 
 def test_powers_are_nearest_on_a_logarithmic_scale():
@@ -214,7 +215,8 @@ def test_powers_are_nearest_on_a_logarithmic_scale():
     assert (encoding.integers(np.arange(8)) == [0, 1, 2, 4, 8, 16, 32, 64]).all()
     signed = Log(3).integers(np.arange(-4.0, 4.0), {})
     assert signed.tolist() == [-8, -4, -2, -1, 0, 1, 2, 4]
-    assert first_level(np.zeros(8), 3) == 0
+    assert Log(3, 2, unsigned=True).integers(np.arange(8.0), {}).tolist() == [0, 128, 181, 256, 362, 512, 724, 1024]
+    assert first_level(np.zeros(8), 3, 16) == 0
 
 
 # ---------------------------------------------------------------------------------------------------------- products

@@ -78,7 +78,11 @@ bool parse_codebook(std::string_view text, Format& out) {
 
 bool parse_log(std::string_view text, Format& out) {
   out.kind = Format::log;
-  return eat_number(text, out.bits) && between(out.bits, 2, 5) && eat_tail(text, false, out);
+  if (!eat_number(text, out.bits) || !between(out.bits, 2, 5)) return false;
+  const bool finer = !text.empty() && text[0] == ':';
+  if (finer && (!eat(text, ":") || !eat_number(text, out.octave))) return false;
+  if (finer && out.octave != 2 && out.octave != 4 && out.octave != 8) return false;
+  return eat_tail(text, false, out);
 }
 
 // "8x256" of "product8x256": weights of a block, and centroids.

@@ -38,6 +38,7 @@ struct Format {
   bool per_tensor = false;
   int group = 0;  // neighbouring inputs that share parameters; 0: none
   int levels = 0;  // of a codebook, or the centroids of a product codebook
+  int octave = 1;  // levels in an octave, of a log format
   int dim = 1;     // weights that one code stands for, neighbours along axis 1
   bool by_table() const { return kind == tree || kind == sign || kind == codebook; }  // what codes stand for
   bool nested() const { return kind == midrise || kind == tree || kind == sign; }

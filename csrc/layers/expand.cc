@@ -10,7 +10,7 @@ constexpr int kTopPower = 6;  // 2^6 is the largest power that int8 has with eit
 
 bool expandable(const Format& f) {
   if (f.kind == Format::product) return true;
-  return f.kind == Format::log && f.high() - 1 <= kTopPower;
+  return f.kind == Format::log && f.octave == 1 && f.high() - 1 <= kTopPower;
 }
 
 int8_t power(int64_t code) {

@@ -214,7 +214,7 @@ def integer_span(fmt: Any) -> tuple[int, int]:
     """The smallest and the largest integer behind a code."""
     low, high = fmt.span()
     if isinstance(fmt, Log):
-        return -(2 ** (-low - 1)) if low else 0, 2 ** (high - 1)
+        low, high = fmt.integers(np.array([low, high], np.float32), {})
     if isinstance(fmt, Codebook | Product):
         return -GRID, GRID
     if not isinstance(fmt, Nested):

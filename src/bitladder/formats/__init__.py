@@ -33,7 +33,10 @@ GRAMMAR: list[tuple[str, Callable[..., Format]]] = [
         r"codebook(\d+)(?::(\d+))?(?::(squares))?(?:/(tensor))?",
         lambda b, n, c, t: Codebook(int(b), n and int(n), cells=c or "entropy", **_per(t)),  # type: ignore[arg-type]
     ),
-    (r"(u?)log(\d+)(?:/(tensor))?", lambda u, b, t: Log(int(b), unsigned=bool(u), **_per(t))),  # type: ignore[arg-type]
+    (
+        r"(u?)log(\d+)(?::(\d+))?(?:/(tensor))?",
+        lambda u, b, o, t: Log(int(b), int(o or 1), unsigned=bool(u), **_per(t)),  # type: ignore[arg-type]
+    ),
     (r"product(\d+)x(\d+)(?:/(tensor))?", lambda d, n, t: Product(int(d), int(n), **_per(t))),  # type: ignore[arg-type]
 ]
 

@@ -123,7 +123,7 @@ def requantize(acc: Array, multiplier: np.ndarray, encoding: Encoding, clip: tup
     """Codes of exact sums: clip(round_half_even(float32(acc) * multiplier) + zero point); a fused clip acts on codes."""
     low, high = encoding.format.span()
     if isinstance(encoding.format, Log):  # codes that are not evenly spaced: the one of that many steps
-        codes = encoding.format.encode(real(acc) * like(acc, multiplier), {"scale": 1.0})
+        codes = encoding.format.encode(real(acc) * like(acc, multiplier), {"scale": 1 / encoding.format.step({"scale": 1})})
         return codes if clip is None else clip_codes(codes, encoding, clip)
     codes = (real(acc) * like(acc, multiplier)).round()
     if "zero_point" in encoding.params:
