@@ -19,6 +19,7 @@ BENCHES = {
     "networks": "bench.networks",
     "codec": "bench.codec",
     "robustness": "bench.robustness",
+    "formats": "bench.formats",
 }
 LATER = ("training", "exchange")
 

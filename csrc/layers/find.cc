@@ -88,7 +88,7 @@ bool layer_of(const Graph& graph, const Node& node, Layer& l, std::string& why) 
   l.op = node.op;
   l.weight = node.inputs[1];
   if (codes != nullptr && codes->encoding.format.kind == Format::log) {
-    why = "its weights are powers of two that 8 bits do not hold";
+    why = "its weights count in octaves, whose integers 8 bits do not hold";
     return false;
   }
   if (array != nullptr && array->type != Type::f32) {

@@ -116,7 +116,7 @@ std::string align(const Codes& w, const Coding& x, size_t out_axis, int groups, 
 size_t out_axis_of(const std::string& op) { return op == "conv_transpose" ? 1 : 0; }
 
 std::string not_taken(const Encoding& e, const std::string& whose) {
-  if (e.format.kind == Format::log) return "its " + whose + "'s codes are powers of two";
+  if (e.format.kind == Format::log) return "its " + whose + "'s codes count in octaves";
   return "its " + whose + "'s codes have more than 8 bits or steps along other axes than the channels";
 }
 

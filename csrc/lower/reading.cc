@@ -51,7 +51,7 @@ void decode_some(const Reading& r, const Frame& f, int bits, int64_t first, int6
 std::string check_codes(const Codes& c) {
   const Encoding& e = c.encoding;
   const Array* steps = steps_param(e);
-  if (e.format.kind == Format::log) return "its weight is powers of two that 8 bits do not hold";
+  if (e.format.kind == Format::log) return "its weight counts in octaves, whose integers 8 bits do not hold";
   if (steps == nullptr || c.shape.size() < 2) return "its weight has no kernel";
   const int64_t n = elements(steps->shape), rows = elements(c.shape) / std::max<int64_t>(c.shape.back(), 1);
   const Array* zero = e.param("zero_point");
