@@ -156,6 +156,7 @@ def test_widths():
     assert str(Codebook(4).with_bits(3)) == "codebook3"
     assert str(Codebook(4, 11).with_bits(3)) == "codebook3:7"
     assert str(Log(4, unsigned=True).with_bits(3)) == "ulog3"
+    assert str(Product(8, 256).with_bits(4)) == "product8x16"
 
 
 # ------------------------------------------------------------------------------------------------------------ trees

@@ -58,14 +58,14 @@ class Sums:
     @classmethod
     def distinct(cls, values: np.ndarray, counts: np.ndarray, most: int = FINE) -> Sums:
         """The sums of sorted values, equal ones as one; if more than `most`, those of a bin as one of their mean square."""
-        if len(values) and len(found := np.unique(values)) > most:
-            edges = np.linspace(found[0], found[-1], most)
-            place = np.searchsorted(edges, values, "right") - 1
-            mass = np.bincount(place, counts, most)
-            square = np.bincount(place, counts * values**2, most)
-            return cls.of(np.sqrt(square[mass > 0] / mass[mass > 0]), mass[mass > 0])
-        found, place = np.unique(values, return_inverse=True)
-        return cls.of(found, np.bincount(place.ravel(), counts, len(found)))
+        starts = np.flatnonzero(np.diff(values, prepend=-np.inf) > 0)
+        if len(starts) <= most:
+            return cls.of(values[starts], np.add.reduceat(counts, starts))
+        edges = np.linspace(values[0], values[-1], most)
+        place = np.searchsorted(edges, values, "right") - 1
+        mass = np.bincount(place, counts, most)
+        square = np.bincount(place, counts * values**2, most)
+        return cls.of(np.sqrt(square[mass > 0] / mass[mass > 0]), mass[mass > 0])
 
 
 def split_cell(sums: Sums, i: int, j: int, pinned: bool) -> int:

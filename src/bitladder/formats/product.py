@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -47,6 +47,10 @@ class Product:
 
     def span(self) -> tuple[int, int]:
         return (0, self.count - 1)
+
+    def with_bits(self, bits: int) -> Product:
+        """The same blocks with as many centroids as codes of another width tell apart."""
+        return replace(self, count=2**bits)
 
     def fit(self, points: Points, cover: str = "mse") -> dict[str, np.ndarray]:
         """A scale per channel and the centroids (count, dim) int8 of k-means over the blocks of all channels.
