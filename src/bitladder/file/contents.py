@@ -337,6 +337,6 @@ def decoded_bytes(entry: Entry) -> int:
     """The bytes of a tensor in memory."""
     codes = 0
     if entry.codes is not None:
-        bits = entry.codes.format.bits
-        codes = elements(list(entry.codes.shape), "") * (1 if bits <= 8 else 2 if bits <= 16 else 4)
+        bits, dim = entry.codes.format.bits, width_of(entry.codes.format)
+        codes = elements(list(entry.codes.shape), "") * max(1 if bits <= 8 else 2 if bits <= 16 else 4, dim)
     return codes + sum(map(size_of, entry.arrays.values()))
