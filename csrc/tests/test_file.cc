@@ -408,8 +408,8 @@ void test_formats_have_one_text() {
                           "fixed1", "fixed25", "fixed8/64", "q2", "q-0.5", "q2.-0", "uq0.0", "q200.-190", "nested9",
                           "nested1:sign", "nested8:midrise", "nested8:tree/64", "ternary/2", "int8 ", " int8",
                           "int8/tensor/tensor", "codebook0", "codebook9", "codebook4:8", "codebook4:16", "codebook4:",
-                          "codebook4:squares:9", "codebook4/64", "ucodebook4", "log1", "log6", "log4:1", "log4:3", "log4:", "log4/64", "product8",
-                          "product1x4", "product33x4", "product8x1", "product8x65537", "product8x256/64", "product08x256"}) {
+                          "codebook4:squares:9", "codebook4/64", "ucodebook4", "log1", "log6", "log4:1", "log4:3", "log4:",
+                          "log4/64", "product8", "product1x4", "product33x4", "product8x1", "product8x65537", "product8x256/64", "product08x256"}) {
     if (parse_format(bad, f)) std::printf("accepted %s\n", bad);
     CHECK(!parse_format(bad, f));
   }
