@@ -52,7 +52,7 @@ class Log:
         return replace(self, bits=bits)
 
     def fit(self, points: Points, cover: str = "mse") -> dict[str, np.ndarray]:
-        """The scale (float32), which is the first level, of greatest weighted entropy for each channel; `cover` is not asked."""
+        """The scale (float32), the first level, of greatest weighted entropy for each channel; `cover` has nothing to say."""
         first = [first_level(counts, self.span()[1], PLACES // self.octave) for counts in binned(points)]
         return {"scale": np.exp2(np.array(first) / PLACES).astype(np.float32)}
 
