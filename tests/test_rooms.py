@@ -5,9 +5,11 @@ import pytest
 from networks import images, onnx_net
 
 import bitladder as bl
-from bitladder import report
+from bitladder import file, report
 from bitladder.convert.evaluate import Evaluator
 from bitladder.convert.to_onnx import to_onnx
+from bitladder.file.container import Reader
+from bitladder.file.layout import overview
 from bitladder.formats import QTensor
 from bitladder.recipe import from_safetensors
 from bitladder.runtime.reference import run
@@ -52,6 +54,9 @@ def test_report(plan, made):
     rows = made[plan].rows()
     want = {"codebook4": 4, "codebook3": 3, "log4": 4, "product2x16": 2}[plan.partition(",")[0].partition(":")[0]]
     assert {r.bits for r in rows} == {want}
+    whole = overview(Reader(file.source(file.to_bytes(made[plan].graph)))).prefixes[-1]
+    assert whole.average == want
+    assert whole.coded <= want
 
 
 @pytest.mark.parametrize("plan", PLANS[:4])
