@@ -20,6 +20,7 @@ BENCHES = {
     "codec": "bench.codec",
     "robustness": "bench.robustness",
     "types": "bench.types",
+    "formats": "bench.formats",
 }
 LATER = ("training", "exchange")
 

@@ -45,6 +45,7 @@ SAYS = (
     (r"bombs_ms", "files, bombs: milliseconds until the worst is refused", "at most"),
     (r"bombs_mib", "files, bombs: MiB that the worst takes", "at most"),
     (r"borders_below", "files: borders surely more than half a point below a shorter beginning", "at most"),
+    (r"codebook4_lost", "4-bit codebooks by weighted entropy: points lost against float", "at most"),
     (r"nested_(\d)_loss", r"one nested file at \1 bits: points lost against a network rounded for \1 bits alone", "at most"),
     (r"resnet(\d+)_bytes_at_([\d.]+)_lost", r"ResNet-\1, at most \2 points lost: bytes of the file over NNCodec's", "at most"),
     (r"planes_over_symbols", "coding eight planes one by one: bytes over those of coding whole symbols", "at most"),

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from bitladder.formats import Fixed, Int, Nested, QTensor, Ternary, fit
+from bitladder.formats import Codebook, Fixed, Int, Nested, Product, QTensor, Ternary, fit
 from bitladder.ir.graph import Graph, Node, Value
-from bitladder.ptq import feedback
+from bitladder.ptq import blocks, feedback
 from bitladder.ptq.bake import bake
 from bitladder.ptq.feedback import climb, columns, damped, decoded, feed, grams, rounded, settle, spread_factor
 from bitladder.runtime.reference import run
 
-FORMATS = [Fixed(4), Fixed(8), Int(4), Int(2), Int(4, group=8), Ternary()]
+FORMATS = [Fixed(4), Fixed(8), Int(4), Int(2), Int(4, group=8), Ternary(), Codebook(4), Codebook(2, 3)]
 NESTED = [Nested(8), Nested(4), Nested(8, "tree"), Nested(8, "sign")]
 
 
@@ -184,3 +184,47 @@ def test_gram_matrices_are_a_fold():
     x = random(0).normal(size=(8, 6, 8, 8)).astype(np.float32)
     whole, parts = grams(graph, [{"x": x}])["w"], grams(graph, [{"x": x[:3]}, {"x": x[3:]}])["w"]
     assert np.allclose(whole, parts, rtol=1e-5, atol=1e-6 * np.abs(whole).max())
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("shape", [(12, 8), (12, 4, 3, 2)])
+def test_blocks_make_up_for_each_other(shape, groups):
+    """Product codebooks rounded with feedback err less than nearest centroids do, and choosing again never adds error."""
+    fmt, inputs = Product(2, 16), int(np.prod(shape[1:]))
+    for seed in range(4):
+        w, gram = layer(seed, shape[0], inputs, groups=groups)
+        w = w.reshape(shape)
+        encoding = fit(fmt, w)
+        ours = blocks.rounded(w, encoding, gram)
+        assert ours.shape == shape
+        assert error(w, ours, gram) < error(w, QTensor.of(w, encoding), gram)
+
+
+def test_choosing_blocks_again_never_adds_error():
+    """Nor does it, block by block, choose anything but the best of all centroids."""
+    w, gram = layer(0, 6, 12)
+    table = random(1).integers(-100, 100, (9, 3)).astype(np.float64)
+    scale, gram = np.full(6, 0.002), damped(gram[0])
+    codes = blocks.feed(w.astype(np.float64), scale, table, gram)
+    again = blocks.settle(w.astype(np.float64), codes, scale, table, gram)
+
+    def cost(found):
+        e = w - table[found].reshape(w.shape) * scale[:, None]
+        return np.einsum("oi,ij,oj->o", e, gram, e)
+
+    assert (cost(again) <= cost(codes) * (1 + 1e-9)).all()
+    for k in range(again.shape[1]):
+        for other in range(len(table)):
+            changed = again.copy()
+            changed[:, k] = other
+            if k == again.shape[1] - 1:  # the last one chosen is best given all others
+                assert (cost(again) <= cost(changed) * (1 + 1e-9)).all()
+
+
+def test_blocks_of_one_kind_are_cut_as_formats_cut_them():
+    """Columns of a block are the weights that a code stands for."""
+    w = random(2).normal(size=(5, 6, 2, 2)).astype(np.float32)
+    q = QTensor.of(w, fit(Product(3, 8), w))
+    flat, codes = q.integers().reshape(5, -1), q.codes.reshape(5, -1)
+    for place, columns_of in enumerate(blocks.block_columns(6, 4, 3)):
+        assert np.array_equal(flat[:, columns_of], q.encoding.params["centroids"][codes[:, place]])

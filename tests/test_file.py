@@ -32,6 +32,9 @@ FORMATS = [
     "ternary",
     "q6.-3",
     "int16",
+    "codebook4",
+    "codebook3:5:squares/tensor",
+    "log4",
 ]
 
 
@@ -73,6 +76,20 @@ def test_every_format_comes_back_whole_and_in_tiles(text, shape):
             assert_same(file.load(data, bits), graph.at(bits))
             assert_same(file.attach(data, bits).graph, graph.at(bits))
     assert to_file(graph, "raw", tile=2**20) == file.to_bytes(graph)
+
+
+@pytest.mark.parametrize("shape", [(3, 6), (7, 4, 5), (1, 2, 3, 3)])
+@pytest.mark.parametrize("text", ["product2x16", "product2x3/tensor", "product2x300"])
+def test_blocks_come_back(text, shape):
+    """A product codebook's codes are those of blocks, and so is the shape in the file."""
+    c = coded(text, shape)
+    graph = Graph((Value("x"),), ("y",), (Node("linear", ("x", "w"), ("y",)),), {"w": c})
+    for coder in ("raw", "fast", "best"):
+        for tile in (1, 5, 2**20):
+            data = to_file(graph, coder, tile=tile)
+            assert_same(file.load(data), graph)
+    assert Reader(file.source(data)).layers[0]["tensors"][0]["shape"] == [shape[0], shape[1] // 2, *shape[2:]]
+    assert file.load(data).constants["w"].shape == shape
 
 
 def test_tiles_are_as_many_rows_as_fit():

@@ -12,6 +12,7 @@ from bitladder.runtime.reference import run
 pytestmark = pytest.mark.skipif(native.core is None, reason=f"no native core: {native.why}")
 
 FORMATS = ["int8", "int4", "fixed8", "fixed5", "ternary", "int8/tensor", "nested8", "nested4", "nested8:tree", "nested5:sign"]
+FORMATS += ["codebook4", "codebook3:7", "codebook8/tensor", "log4", "log3/tensor"]
 
 
 def activation(rng, low=-3.0, high=3.0):

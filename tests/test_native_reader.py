@@ -26,12 +26,13 @@ from bitladder.file.container import HEAD, PRELUDE, Reader, seal, texts
 from bitladder.file.widths import is_nested
 from bitladder.file.words import varint
 from bitladder.file.writing import to_file
-from bitladder.formats import Fixed, Int, Nested, QTensor, Ternary
+from bitladder.formats import Codebook, Fixed, Int, Log, Nested, Product, QTensor, Ternary
 from bitladder.ir.graph import Graph, Node, PerWidth, Value
 from bitladder.ir.ops import OPS
 
 CSRC = Path(__file__).parents[1] / "csrc"
 READER = (*sorted((CSRC / "codec").glob("*.cc")), *sorted((CSRC / "file").glob("*.cc")), *sorted((CSRC / "graph").glob("*.cc")))
+KINDS = {Fixed: "fixed", Int: "integer", Ternary: "ternary", Codebook: "codebook", Log: "log", Product: "product"}
 STATUS = {Malformed: 1, Truncated: 2, Unsupported: 3}
 
 
@@ -96,7 +97,7 @@ def array(a):
 
 def encoding(e):
     f = e.format
-    kind = f.scheme if isinstance(f, Nested) else {Fixed: "fixed", Int: "integer", Ternary: "ternary"}[type(f)]
+    kind = f.scheme if isinstance(f, Nested) else KINDS[type(f)]
     sign = "unsigned" if getattr(f, "unsigned", False) else "signed"
     low, high = f.span()
     params = "".join(f" {k}={array(e.params[k])}" for k in sorted(e.params))
@@ -114,7 +115,7 @@ def constant(graph, name, c):
     total = int(codes.astype(np.int64).ravel() @ (np.arange(codes.size) % 251 + 1))
     floor = graph.meta.get("min_bits", {}).get(name, 1)
     least = c.format.at(min(floor, c.format.bits)).bits if is_nested(c.format) else c.format.bits
-    what = f"{numbers(c.shape)} {codes.itemsize} {zlib.crc32(codes.tobytes())} {total} least {least}"
+    what = f"{numbers(codes.shape)} {codes.itemsize} {zlib.crc32(codes.tobytes())} {total} least {least}"
     return f"codes {encoding(c.encoding)} of {what}"
 
 
@@ -151,7 +152,8 @@ def python_reads(data, bits):
 def dense():
     """Every format in one layer that is never run, with enough codes for all alignments, and widths of many kinds."""
     texts = """int2 uint3 int5/tensor int7/3 int9 uint16 fixed2 ufixed1 fixed17 ufixed8 fixed24 q2.5 uq0.4 ternary
-        ternary/tensor nested1:tree nested3:tree/tensor nested2:sign nested8:sign nested5"""
+        ternary/tensor nested1:tree nested3:tree/tensor nested2:sign nested8:sign nested5
+        codebook4 codebook1/tensor codebook3:5 codebook8:squares log4 ulog3:2/tensor product11x3 product11x300/tensor"""
     constants = {t: coded(t, (3, 11), i) for i, t in enumerate(texts.split())}
     constants["versions"] = PerWidth("nested8:sign", {b: np.arange(b, b + 3) for b in (2, 3, 8)})
     constants["long"] = PerWidth("nested8:sign", {b: np.arange(b, b + 9.0) for b in (1, 5, 6, 64)})
@@ -204,6 +206,7 @@ def places(x, at=()):
 
 # What is put in place of a value.
 ODD_TEXTS = """w1 x nested8 nested1 nested9:tree nested2:sign ternary int4/2 int4/0 int8/99999999999 q-5.13 q-999.1007 ufixed1
+    codebook3:5 codebook3:6 codebook4 log3 ulog3:2 product11x3 product11x4 product2x4
     fixed08 int8/tensor bool int8 uint8 float32 float64 array codes widths layer \u00e9"""
 ODDITIES = [
     *(None, True, False, -1, 0, 1, 2, 7, 31, 32, 64, 65, 2**31, 2**40, 2**40 + 1, 2**62, 2**62 + 1, 2**63 - 1, -(2**63)),

@@ -13,6 +13,7 @@ from bitladder.runtime.reference import run
 pytestmark = pytest.mark.skipif(native.core is None, reason=f"no native core: {native.why}")
 
 FORMATS = ["int8", "int4", "fixed8", "ternary", "int8/tensor", "nested8", "nested4", "nested8:tree", "nested5:sign"]
+FORMATS += ["codebook4", "codebook2:3", "log4"]
 f32 = np.float32
 
 

@@ -11,10 +11,13 @@ import pytest
 import bitladder as bl
 
 NAMES = [
+    "Codebook",
     "Fixed",
     "Int",
+    "Log",
     "Model",
     "Nested",
+    "Product",
     "Ternary",
     "__version__",
     "diff",

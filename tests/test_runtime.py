@@ -57,7 +57,10 @@ def emulated(x, q: QTensor, b, xe: Encoding, ye: Encoding, clip) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "weights",
-    ["int8", "int4", "int8/tensor", "fixed8", "fixed4", "ternary", "nested8", "nested3", "nested8:tree", "nested4:sign"],
+    [
+        *("int8", "int4", "int8/tensor", "fixed8", "fixed4", "ternary", "nested8", "nested3", "nested8:tree", "nested4:sign"),
+        *("codebook4", "codebook4:11", "codebook2/tensor", "log4", "log5", "product5x16"),
+    ],
 )
 @pytest.mark.parametrize("activations", ["uint8/tensor", "fixed8/tensor"])
 def test_integer_convolution(weights, activations):
@@ -75,6 +78,37 @@ def test_integer_convolution(weights, activations):
         want = emulated(x, q, b, xe, ye, clip)
         assert np.array_equal(got, want)
         assert (got == ye.format.span()[1]).any()
+
+
+@pytest.mark.parametrize("kind", ["log4", "ulog4", "log4:2", "ulog4:4"])
+def test_powers_of_two_as_activations(kind):
+    """Integers in and out are powers of two; the code of a sum is that of its value counted in steps of the output."""
+    rng = np.random.default_rng(9)
+    x = np.abs(rng.normal(size=(4, 5, 6, 6))).astype(np.float32) if kind[0] == "u" else rng.normal(size=(4, 5, 6, 6))
+    x = x.astype(np.float32)
+    w, b = rng.normal(size=(7, 5, 3, 3)).astype(np.float32), rng.normal(size=7).astype(np.float32)
+    q = QTensor.of(w, fit(parse("int8"), w))
+    xe = fit(parse(f"{kind}/tensor"), x)
+    y = OPS["conv"](x, w, b, **CONV)
+    ye = fit(parse(f"{kind}/tensor"), np.maximum(y, 0) if kind[0] == "u" else y)
+    X, W = xe.integers(xe.encode(x)).astype(np.int64), q.integers().astype(np.int64)
+    size, octave = np.abs(X[X != 0]), xe.format.octave
+    mantissas = np.round(128 * 2 ** (np.arange(octave) / octave)) if octave > 1 else [1]
+    assert np.isin(size, np.outer(mantissas, 2 ** np.arange(15))).all()
+    assert len(np.unique(size)) > 4
+    unit = (np.float32(xe.step(())) * q.step().reshape(-1)).astype(np.float32)
+    bias = np.round(b.astype(np.float64) / unit)
+    sums = OPS["conv"](X.astype(np.float64), W.astype(np.float64), None, **CONV) + bias.reshape(-1, 1, 1)
+    steps = sums.astype(np.float32) * (unit / ye.step(())).astype(np.float32).reshape(-1, 1, 1)
+    with np.errstate(divide="ignore"):
+        power = np.floor(octave * np.log2(np.abs(steps.astype(np.float64)) / mantissas[0]) + 1.5)
+    low, high = ye.format.span()
+    want = np.clip(np.where(steps < 0, -1, 1) * np.maximum(power, 0), low, high)
+    for clip in (None, (0.0, None)):
+        got = codes_of(layer(x, q, b, xe, ye, clip=clip), x)
+        assert np.array_equal(got, want if clip is None else np.maximum(want, 0))
+    assert (got == high).any()
+    assert len(np.unique(got)) > 4
 
 
 def test_power_of_two_scales_equal_float64():

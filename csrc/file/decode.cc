@@ -85,10 +85,12 @@ Problem decode_codes(const StoredTensor& t, int planes, const Segments& segments
     at += t.rows_of(i) * t.grid.cols * out.width;
   }
   if (t.least) return narrow(out.encoding, planes), Problem{};
-  // Of most formats every pattern of bits is a code.
-  const bool is_ternary = out.encoding.format.kind == Format::ternary;
-  if (is_ternary && std::find(out.bytes.begin(), out.bytes.end(), uint8_t{0xfe}) != out.bytes.end()) {
-    return damaged("codes of " + where, "between -1 and 1", "-2");
+  const int low = out.encoding.format.low(), high = out.encoding.format.high();
+  if (high - low == (1 << out.encoding.format.bits) - 1) return {};  // every pattern of bits is a code
+  for (int64_t i = 0; i < t.grid.count(); ++i) {
+    if (const int64_t code = out.code(i); code < low || code > high) {
+      return damaged("codes of " + where, "between " + std::to_string(low) + " and " + std::to_string(high), std::to_string(code));
+    }
   }
   return {};
 }

@@ -1,5 +1,6 @@
 #include "format.h"
 
+#include <bit>
 #include <charconv>
 #include <limits>
 
@@ -62,6 +63,37 @@ bool parse_nested(std::string_view text, Format& out) {
   return between(out.bits, out.least_bits(), 8) && eat_tail(text, false, out);
 }
 
+// A codebook of 2^bits levels says no more; one of fewer says how many, and needs all of its bits. How they were found does
+// not change what codes mean.
+bool parse_codebook(std::string_view text, Format& out) {
+  out.kind = Format::codebook;
+  if (!eat_number(text, out.bits) || !between(out.bits, 1, 8)) return false;
+  const int most = 1 << out.bits;
+  out.levels = most;
+  const bool full = text.empty() || text[0] != ':' || text.substr(0, 2) == ":s";
+  if (!full && (!eat(text, ":") || !eat_number(text, out.levels) || !between(out.levels, most / 2 + 1, most - 1))) return false;
+  eat(text, ":squares");
+  return eat_tail(text, false, out);
+}
+
+bool parse_log(std::string_view text, Format& out) {
+  out.kind = Format::log;
+  if (!eat_number(text, out.bits) || !between(out.bits, 2, 5)) return false;
+  const bool finer = !text.empty() && text[0] == ':';
+  if (finer && (!eat(text, ":") || !eat_number(text, out.octave))) return false;
+  if (finer && out.octave != 2 && out.octave != 4 && out.octave != 8) return false;
+  return eat_tail(text, false, out);
+}
+
+// "8x256" of "product8x256": weights of a block, and centroids.
+bool parse_product(std::string_view text, Format& out) {
+  out.kind = Format::product;
+  if (!eat_number(text, out.dim) || !eat(text, "x") || !eat_number(text, out.levels)) return false;
+  if (!between(out.dim, 2, 32) || !between(out.levels, 2, 65536)) return false;
+  out.bits = std::bit_width(static_cast<unsigned>(out.levels - 1));
+  return eat_tail(text, false, out);
+}
+
 }  // namespace
 
 bool parse_format(std::string_view text, Format& out) {
@@ -72,9 +104,12 @@ bool parse_format(std::string_view text, Format& out) {
     out.bits = 2;
     return eat_tail(text, false, out);
   }
+  if (eat(text, "codebook")) return parse_codebook(text, out);
+  if (eat(text, "product")) return parse_product(text, out);
   out.is_unsigned = eat(text, "u");
   if (eat(text, "int")) return parse_integer(text, out);
   if (eat(text, "fixed")) return parse_fixed(text, out);
+  if (eat(text, "log")) return parse_log(text, out);
   return eat(text, "q") && parse_q(text, out);
 }
 
@@ -82,13 +117,16 @@ std::vector<Parameter> parameters_of(const Format& format) {
   switch (format.kind) {
     case Format::fixed: return {{"fl"}};
     case Format::integer: return {{"scale"}, {"zero_point"}};
-    case Format::ternary: return {{"scale"}};
+    case Format::ternary:
+    case Format::log: return {{"scale"}};
+    case Format::codebook: return {{"scale"}, {"levels", Type::i8, {format.levels}}};
+    case Format::product: return {{"scale"}, {"centroids", Type::i8, {format.levels, format.dim}}};
     case Format::midrise: return {{"range"}};
     default: break;
   }
   std::vector<Parameter> out{{"scale"}};
   for (int b = format.least_bits(); b <= format.bits; ++b) {  // the sign scheme has tables of magnitudes
-    out.push_back({"levels" + std::to_string(b), Type::i8, int64_t{1} << (format.kind == Format::sign ? b - 1 : b)});
+    out.push_back({"levels" + std::to_string(b), Type::i8, {int64_t{1} << (format.kind == Format::sign ? b - 1 : b)}});
   }
   return out;
 }

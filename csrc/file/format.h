@@ -15,7 +15,7 @@ bool parse_format(std::string_view text, Format& out);
 struct Parameter {
   std::string name;
   Type type = Type::f32;
-  int64_t entries = 0;  // of a table; 0 for a parameter with one entry per channel (or group)
+  Shape table = {};  // of a table; none for a parameter with one entry per channel (or group)
 };
 std::vector<Parameter> parameters_of(const Format& format);
 

@@ -236,7 +236,8 @@ bool add_decoded(const LayerHead& layer, int64_t& total) {
       if (!add(values.bytes, 1)) return false;
     }
     int64_t codes = 0;
-    if (t.kind == StoredTensor::codes && !(checked_mul(t.grid.rows, t.grid.cols, codes) && add(codes, t.width()))) return false;
+    if (t.kind == StoredTensor::codes && !(checked_mul(t.grid.rows, t.grid.cols, codes) && add(codes, std::max(t.width(), t.encoding.format.dim))))
+      return false;
     if (t.kind == StoredTensor::array && !add(t.values.bytes, 1)) return false;
     if (t.kind == StoredTensor::widths && !add(t.values.bytes, static_cast<int64_t>(t.versions.size()))) return false;
   }

@@ -37,7 +37,7 @@ constexpr struct {
 
 // The shape of a parameter: one entry per channel of a weight, or per group of it, or a table.
 Shape shape_of_parameter(const Parameter& p, const StoredEncoding& e, const Shape& shape) {
-  if (p.entries) return {p.entries};
+  if (!p.table.empty()) return p.table;
   if (e.format.group) return {shape[0], parts_of(elements(Shape(shape.begin() + 1, shape.end())), e.format.group)};
   Shape out;
   for (const int axis : e.axes) out.push_back(shape[static_cast<size_t>(axis)]);
@@ -48,7 +48,7 @@ Problem check_parameter(const Parameter& p, const StoredEncoding& e, const Shape
   const auto found = e.params.find(p.name);
   if (found == e.params.end()) return damaged("params of " + where, "a map with '" + p.name + "'", "one without");
   const StoredArray& values = found->second;
-  const bool any = !shape && !p.entries;  // an activation knows how many axes its channels take, not how many there are
+  const bool any = !shape && p.table.empty();  // an activation knows how many axes its channels take, not how many there are
   const Shape want = any ? values.shape : shape_of_parameter(p, e, shape ? *shape : Shape{});
   if (values.type == p.type && values.shape == want && (!any || want.size() == e.axes.size())) return {};
   return damaged(p.name + " of " + where, std::string(name_of(p.type)) + " of shape " + (any ? "of its axes" : spelt(want)),
@@ -61,6 +61,9 @@ Problem check_parameters(const StoredEncoding& e, const std::vector<Parameter>& 
   }
   if (e.format.group && (!shape || shape->empty() || e.axes != std::vector<int>{0})) {
     return damaged("format of " + where, "without groups, or on a weight with axes [0]", "one with");
+  }
+  if (e.format.dim > 1 && (!shape || shape->size() < 2)) {
+    return damaged("format of " + where, "without blocks, or on a weight of two axes or more", "one with");
   }
   for (const Parameter& p : known) {
     if (Problem problem = check_parameter(p, e, shape, where)) return problem;

@@ -15,7 +15,8 @@ from bitladder.ir.graph import Graph, Node, PerWidth, Value
 
 # Words by spaces.
 FORMATS = """int2 uint3 int5/tensor int4/2 int9 uint16 fixed2 ufixed1 fixed17 ufixed8 fixed24 q2.5 uq0.4 ternary ternary/tensor
-    nested1:tree nested3:tree/tensor nested2:sign nested8:sign nested5 nested8 nested4:tree"""
+    nested1:tree nested3:tree/tensor nested2:sign nested8:sign nested5 nested8 nested4:tree
+    codebook4 codebook2:3/tensor codebook3:7:squares log3 log4/tensor log5:2 product5x3 product5x300/tensor"""
 UNARY = """abs acos acosh asin asinh atan atanh ceil celu cos cosh elu erf exp floor gelu global_avg_pool global_max_pool
     hard_sigmoid hard_swish identity leaky_relu log mish neg reciprocal reduce_max reduce_mean relu round selu shrink sigmoid
     sign sin sinh softmax softplus softsign sqrt swish tan tanh thresholded_relu transpose squeeze flatten shape size"""

@@ -41,11 +41,12 @@ int64_t elements(const Shape& shape) {
 
 int Format::low() const {
   if (kind == ternary) return -1;
-  return nested() || is_unsigned ? 0 : -(1 << (bits - 1));
+  return nested() || is_unsigned || levels > 0 ? 0 : -(1 << (bits - 1));
 }
 
 int Format::high() const {
   if (kind == ternary) return 1;
+  if (levels > 0) return levels - 1;
   return nested() || is_unsigned ? (1 << bits) - 1 : (1 << (bits - 1)) - 1;
 }
 

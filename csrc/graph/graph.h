@@ -32,18 +32,23 @@ struct Array {
 
 // A number format: what its text says. `bits` of a tree or sign scheme counts all planes.
 struct Format {
-  enum Kind : uint8_t { fixed, integer, ternary, midrise, tree, sign } kind = integer;
+  enum Kind : uint8_t { fixed, integer, ternary, midrise, tree, sign, codebook, log, product } kind = integer;
   int bits = 8;
   bool is_unsigned = false;
   bool per_tensor = false;
   int group = 0;  // neighbouring inputs that share parameters; 0: none
+  int levels = 0;  // of a codebook, or the centroids of a product codebook
+  int octave = 1;  // levels in an octave, of a log format
+  int dim = 1;     // weights that one code stands for, neighbours along axis 1
+  bool by_table() const { return kind == tree || kind == sign || kind == codebook; }  // what codes stand for
   bool nested() const { return kind == midrise || kind == tree || kind == sign; }
   int least_bits() const { return kind == sign ? 2 : 1; }  // of a nested format: the shortest prefix that is a code
   int low() const;   // the smallest code
   int high() const;  // the largest code
 };
 
-// A format with its parameters: float32 arrays "scale", "zero_point", "fl", "range", int8 tables "levels1" and so on.
+// A format with its parameters: float32 arrays "scale", "zero_point", "fl", "range", int8 tables "levels1" and so on, "levels"
+// of a codebook, "centroids".
 struct Encoding {
   Format format;
   std::vector<int> axes;
@@ -52,7 +57,7 @@ struct Encoding {
 };
 
 // A weight as codes. Codes of a nested format are unsigned of `format.bits` bits; others as the format says. One byte each
-// where they fit in 8 bits, else two or four (little-endian, `width` bytes).
+// where they fit in 8 bits, else two or four (little-endian, `width` bytes). The shape is that of the codes.
 struct Codes {
   Encoding encoding;
   Shape shape;

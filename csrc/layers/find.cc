@@ -20,7 +20,7 @@ void read_scheme(const Graph& graph, const Codes& w, Layer& l) {
   l.lowest = f.low();
   l.least = graph.least_bits(l.weight);
   if (f.kind == Format::midrise) l.scheme = Layer::midrise;
-  if (f.kind == Format::tree || f.kind == Format::sign) l.scheme = Layer::table;
+  if (f.by_table()) l.scheme = Layer::table;
 }
 
 // The largest magnitude of x's integers.
@@ -30,7 +30,7 @@ int64_t largest(const Coding& x) { return std::max(x.zero, x.high - x.zero); }
 std::string integer_layer(const Graph& graph, const Node& node, const Codes& w, Layer& l) {
   const Encoding* x = graph.encoding(node.inputs[0]);
   if (x == nullptr) return "its input is no integer";
-  if (!coding_of(*x, l.x)) return "its input's codes have more than 8 bits or steps along other axes than the channels";
+  if (!coding_of(*x, l.x)) return not_taken(*x, "input");
   if (w.encoding.format.bits > 8) return "its weights have more than 8 bits";
   if (w.encoding.format.group > 0) return "its weights have scales in groups";
   const size_t out_axis = out_axis_of(node.op);
@@ -87,6 +87,10 @@ bool layer_of(const Graph& graph, const Node& node, Layer& l, std::string& why) 
   l.node = node.name();
   l.op = node.op;
   l.weight = node.inputs[1];
+  if (codes != nullptr && codes->encoding.format.kind == Format::log) {
+    why = "its weights count in octaves, whose integers 8 bits do not hold";
+    return false;
+  }
   if (array != nullptr && array->type != Type::f32) {
     why = std::string("its weight is ") + name_of(array->type);
     return false;
@@ -126,7 +130,7 @@ bool layer_of(const Graph& graph, const Node& node, Layer& l, std::string& why) 
   l.codes = false;
   if (const Encoding* y = graph.encoding(node.name())) {
     if (!coding_of(*y, l.y)) {
-      why = "its output's codes have more than 8 bits or steps along other axes than the channels";
+      why = not_taken(*y, "output");
       return false;
     }
     l.codes = true;

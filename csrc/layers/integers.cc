@@ -115,11 +115,17 @@ std::string align(const Codes& w, const Coding& x, size_t out_axis, int groups, 
 
 size_t out_axis_of(const std::string& op) { return op == "conv_transpose" ? 1 : 0; }
 
+std::string not_taken(const Encoding& e, const std::string& whose) {
+  if (e.format.kind == Format::log) return "its " + whose + "'s codes count in octaves";
+  return "its " + whose + "'s codes have more than 8 bits or steps along other axes than the channels";
+}
+
 std::vector<int8_t> level_table(const Encoding& e, int bits) {
   std::vector<int8_t> out(size_t{1} << bits, 0);
-  const Array* t = e.param("levels" + std::to_string(bits));
+  const bool book = e.format.kind == Format::codebook;
+  const Array* t = book ? (bits == e.format.bits ? e.param("levels") : nullptr) : e.param("levels" + std::to_string(bits));
   if (t == nullptr) return out;
-  if (e.format.kind == Format::tree) {
+  if (book || e.format.kind == Format::tree) {
     std::memcpy(out.data(), t->bytes.data(), std::min(out.size(), t->bytes.size()));
     return out;
   }

@@ -37,7 +37,10 @@ size_t out_axis_of(const std::string& op);
 // Integers of a plain weight and the unit of its sums. Empty text, or why there are none.
 std::string align(const Codes& w, const Coding& x, size_t out_axis, int groups, bool transposed, Integers& out);
 
-// Every prefix's entry of the table of a split-up tree, whatever the scheme, as int8 by code.
+// Why codes of an activation, `whose` it is, are none that kernels take.
+std::string not_taken(const Encoding& e, const std::string& whose);
+
+// What each prefix of a tree's codes, or each code of a codebook, stands for, whatever the scheme; zeros at other widths.
 std::vector<int8_t> level_table(const Encoding& e, int bits);
 
 }  // namespace bl

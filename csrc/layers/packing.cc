@@ -66,7 +66,7 @@ struct Decoder {
   explicit Decoder(const Codes& w) : w(w) {
     const Format& f = w.encoding.format;
     if (f.group == 0) steps = steps_of(w.encoding, w.shape);
-    if (f.kind == Format::tree || f.kind == Format::sign) table = level_table(w.encoding, f.bits);
+    if (f.by_table()) table = level_table(w.encoding, f.bits);
   }
   float real(int64_t i, const Shape& index) const {
     const Format& f = w.encoding.format;

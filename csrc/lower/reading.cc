@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "layers/integers.h"
 #include "layers/layer.h"
 
 namespace bl {
@@ -28,17 +29,6 @@ int64_t param_of_row(const Reading& r, int64_t row) {
   return e.axes.size() == 1 && e.axes[0] == 1 ? row % n : row / (r.rows / n);
 }
 
-// Integers of the codes of a tree or of signs and magnitudes at a width (docs/numerics.md).
-void table_of(const Encoding& e, int bits, int8_t* table) {
-  const Array* levels = e.param("levels" + std::to_string(bits));
-  const bool sign = e.format.kind == Format::sign;
-  const int half = 1 << (bits - 1);
-  for (int v = 0; v < 1 << bits; ++v) {
-    const int at = sign ? v & (half - 1) : v, x = levels->as<int8_t>()[at];
-    table[v] = static_cast<int8_t>(sign && v >= half ? -x : x);
-  }
-}
-
 void decode_some(const Reading& r, const Frame& f, int bits, int64_t first, int64_t n, float step, float* out) {
   const Codes& c = *r.codes;
   const Format& format = c.encoding.format;
@@ -49,9 +39,8 @@ void decode_some(const Reading& r, const Frame& f, int bits, int64_t first, int6
     for (int64_t i = 0; i < n; ++i) out[i] = static_cast<float>(c.code(first + i) - z) * step;
   } else if (format.kind == Format::midrise) {
     f.kernels->sequence.decode(codes, n, 0, down, 2, 1 - (1 << bits), step, out);
-  } else if (format.nested()) {
-    int8_t table[256];
-    table_of(c.encoding, bits, table);
+  } else if (format.by_table()) {
+    const std::vector<int8_t> table = level_table(c.encoding, bits);
     for (int64_t i = 0; i < n; ++i) out[i] = static_cast<float>(table[codes[i] >> down]) * step;
   } else {
     const bool is_signed = format.low() < 0;
@@ -62,6 +51,7 @@ void decode_some(const Reading& r, const Frame& f, int bits, int64_t first, int6
 std::string check_codes(const Codes& c) {
   const Encoding& e = c.encoding;
   const Array* steps = steps_param(e);
+  if (e.format.kind == Format::log) return "its weight counts in octaves, whose integers 8 bits do not hold";
   if (steps == nullptr || c.shape.size() < 2) return "its weight has no kernel";
   const int64_t n = elements(steps->shape), rows = elements(c.shape) / std::max<int64_t>(c.shape.back(), 1);
   const Array* zero = e.param("zero_point");

@@ -1,13 +1,16 @@
 #include "target.h"
 
+#include "layers/integers.h"
+
 namespace bl {
 
 Target target(Lowering& lower, const Node& node, const Value& like, const Shape& shape, bool image) {
   const Value form = like;  // values move while others are made
-  const bool encoded = lower.graph().encoding(node.name()) != nullptr;
+  const Encoding* encoding = lower.graph().encoding(node.name());
+  const bool encoded = encoding != nullptr;
   Coding coding;
   if (encoded && !lower.coding(node, 0, coding)) {
-    lower.refuse(node, "its output's codes have more than 8 bits or steps along other axes than the channels");
+    lower.refuse(node, not_taken(*encoding, "output"));
     return {};
   }
   const bool same = form.codes ? encoded && coding == form.coding : !encoded;

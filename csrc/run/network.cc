@@ -7,6 +7,7 @@
 #include "kernels.h"
 #include "pool.h"
 #include "program.h"
+#include "layers/expand.h"
 #include "layers/layer.h"
 
 namespace bl {
@@ -219,6 +220,7 @@ int64_t Stand::arena_bytes() const { return network_->arena_bytes(); }
 }  // namespace
 
 Problem open_network(Graph graph, const Options& options, std::shared_ptr<Network>& out) {
+  expand(graph);
   auto network = std::make_shared<Loaded>(std::move(graph), options);
   if (Problem problem = network->pack()) return problem;
   out = std::move(network);
@@ -226,6 +228,11 @@ Problem open_network(Graph graph, const Options& options, std::shared_ptr<Networ
 }
 
 std::vector<std::pair<std::string, std::string>> without_kernel(const Graph& graph) {
+  if (has_expandable(graph)) {
+    Graph plain = graph;
+    expand(plain);
+    return without_kernel(plain);
+  }
   std::vector<Layer> layers;
   std::vector<std::pair<std::string, std::string>> out = without_inputs(graph);
   if (!out.empty()) return out;

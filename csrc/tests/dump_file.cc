@@ -67,7 +67,7 @@ std::string checksum(const std::vector<uint8_t>& bytes) {
 std::string array(const Array& a) { return std::string(name_of(a.type)) + " " + numbers(a.shape) + " " + checksum(a.bytes); }
 
 std::string encoding(const Encoding& e) {
-  static constexpr const char* kKinds[] = {"fixed", "integer", "ternary", "midrise", "tree", "sign"};
+  static constexpr const char* kKinds[] = {"fixed", "integer", "ternary", "midrise", "tree", "sign", "codebook", "log", "product"};
   const Format& f = e.format;
   std::string out = std::string(kKinds[f.kind]) + " " + std::to_string(f.bits) + (f.is_unsigned ? " unsigned" : " signed") +
                     (f.per_tensor ? " tensor " : " channel ") + std::to_string(f.group) + " " + std::to_string(f.low()) + ".." +

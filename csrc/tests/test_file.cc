@@ -399,13 +399,17 @@ void test_small_headers_make_no_large_memory() {
 void test_formats_have_one_text() {
   Format f;
   for (const char* good : {"int8", "uint16/tensor", "int4/64", "fixed24", "ufixed1/tensor", "q2.5", "uq8.0", "q-3.10", "q10.-3",
-                           "ternary/tensor", "nested8", "nested1:tree", "nested2:sign/tensor"}) {
+                           "ternary/tensor", "nested8", "nested1:tree", "nested2:sign/tensor", "codebook4", "codebook1/tensor",
+                           "codebook4:9", "codebook3:7:squares/tensor", "codebook8:squares", "log2", "ulog5:8/tensor",
+                           "product2x2", "product32x65536/tensor"}) {
     CHECK(parse_format(good, f));
   }
   for (const char* bad : {"", "float", "int", "int1", "int17", "int08", "int8/0", "int8/064", "int4/-1", "int4/9999999999",
                           "fixed1", "fixed25", "fixed8/64", "q2", "q-0.5", "q2.-0", "uq0.0", "q200.-190", "nested9",
                           "nested1:sign", "nested8:midrise", "nested8:tree/64", "ternary/2", "int8 ", " int8",
-                          "int8/tensor/tensor"}) {
+                          "int8/tensor/tensor", "codebook0", "codebook9", "codebook4:8", "codebook4:16", "codebook4:",
+                          "codebook4:squares:9", "codebook4/64", "ucodebook4", "log1", "log6", "log4:1", "log4:3", "log4:",
+                          "log4/64", "product8", "product1x4", "product33x4", "product8x1", "product8x65537", "product8x256/64", "product08x256"}) {
     if (parse_format(bad, f)) std::printf("accepted %s\n", bad);
     CHECK(!parse_format(bad, f));
   }

@@ -17,9 +17,12 @@ HOME = {
     "load": "bitladder.model",
     "diff": "bitladder.file.delta",
     "patch": "bitladder.file.delta",
+    "Codebook": "bitladder.formats",
     "Fixed": "bitladder.formats",
     "Int": "bitladder.formats",
+    "Log": "bitladder.formats",
     "Nested": "bitladder.formats",
+    "Product": "bitladder.formats",
     "Ternary": "bitladder.formats",
     "parse": "bitladder.formats",
     "from_safetensors": "bitladder.recipe",
@@ -27,10 +30,13 @@ HOME = {
 }
 
 __all__ = [
+    "Codebook",
     "Fixed",
     "Int",
+    "Log",
     "Model",
     "Nested",
+    "Product",
     "Ternary",
     "__version__",
     "diff",
@@ -43,7 +49,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from bitladder.file.delta import diff, patch
-    from bitladder.formats import Fixed, Int, Nested, Ternary, parse
+    from bitladder.formats import Codebook, Fixed, Int, Log, Nested, Product, Ternary, parse
     from bitladder.model import Model, load
     from bitladder.recipe import from_safetensors, quantize
 

@@ -14,7 +14,7 @@ from bitladder.engine import Engine
 from bitladder.errors import Unsupported
 from bitladder.file.gains import gains as energy_gains
 from bitladder.formats import Encoding, Format
-from bitladder.formats.tensor import SPREAD, Array, ns
+from bitladder.formats.tensor import SPREAD, Array, cost_of, ns, width_of
 from bitladder.ir.graph import CHANNEL_AXIS, Constant, Graph, Node, PerWidth, Value
 from bitladder.ir.ops import OPS
 from bitladder.runtime.integer import accumulators
@@ -32,7 +32,7 @@ class Row:
     op: str
     shape: tuple[int, ...]
     format: str
-    bits: int
+    bits: int | float
     nbytes: int
     runs: str
     sums: int | None
@@ -340,9 +340,9 @@ def format_text(c: Constant) -> str:
     return str(c.format) if hasattr(c, "format") else "float"
 
 
-def bits_of(c: Constant) -> int:
+def bits_of(c: Constant) -> int | float:
     """The bits that one element of a weight costs."""
-    return int(c.format.bits) if hasattr(c, "format") else int(np.asarray(c).dtype.itemsize * 8)
+    return cost_of(c.format) if hasattr(c, "format") else int(np.asarray(c).dtype.itemsize * 8)
 
 
 def size_of(c: Constant) -> int:
@@ -383,7 +383,7 @@ def weight_bytes(shape: tuple[int, ...], axis: int, fmt: Format) -> int:
     if fmt.group is not None:
         sets = shape[0] * -(-(elements // max(shape[0], 1)) // fmt.group)
     params = {k: p.nbytes * (sets if k in SPREAD else 1) for k, p in file.parameters(str(fmt)).items()}
-    return (elements * fmt.bits + 7) // 8 + sum(params.values())
+    return (elements // width_of(fmt) * fmt.bits + 7) // 8 + sum(params.values())
 
 
 def row(graph: Graph, name: str, node: Node, sums: Mapping[str, int | None]) -> Row:

@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 
 from bitladder.convert.onnx_write import Pair, Writer
-from bitladder.formats import Encoding, Fixed, Int, Nested, QTensor
+from bitladder.formats import Codebook, Encoding, Fixed, Int, Log, Nested, Product, QTensor
+from bitladder.formats.cells import GRID
 from bitladder.formats.tensor import spread
 
 SPANS = {
@@ -211,10 +212,14 @@ def narrow(writer: Writer, fmt: Any) -> bool:
 
 def integer_span(fmt: Any) -> tuple[int, int]:
     """The smallest and the largest integer behind a code."""
+    low, high = fmt.span()
+    if isinstance(fmt, Log):
+        low, high = fmt.integers(np.array([low, high], np.float32), {})
+    if isinstance(fmt, Codebook | Product):
+        return -GRID, GRID
     if not isinstance(fmt, Nested):
-        low, high = fmt.span()
         return int(low), int(high)
-    end = 2**fmt.bits - 1 if fmt.scheme == "midrise" else 127
+    end = 2**fmt.bits - 1 if fmt.scheme == "midrise" else GRID
     return -end, end
 
 

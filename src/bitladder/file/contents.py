@@ -36,7 +36,7 @@ from bitladder.file.grouping import grid, tiles
 from bitladder.file.stored import Codes, Place
 from bitladder.file.widths import Steps, is_nested, planes_wanted
 from bitladder.formats import Format, parse
-from bitladder.formats.tensor import SPREAD
+from bitladder.formats.tensor import SPREAD, width_of
 from bitladder.stats.points import Points
 
 MOST = 8 * 2**30  # bytes of all decoded tensors together, unless the caller says otherwise
@@ -287,6 +287,8 @@ def check_params(
         raise damaged(f"axes of {where}", f"axes of shape {shape}", list(axes))
     if fmt.group is not None and (shape is None or axes != (0,) or not shape):
         raise damaged(f"format of {where}", "without groups, or on a weight with axes [0]", str(fmt))
+    if width_of(fmt) > 1 and (shape is None or len(shape) < 2):
+        raise damaged(f"format of {where}", "without blocks, or on a weight of two axes or more", str(fmt))
     known = parameters(str(fmt))
     if lost := sorted(set(known) - set(params)):
         raise damaged(f"params of {where}", f"a map with {lost[0]!r}", sorted(params))
@@ -335,6 +337,6 @@ def decoded_bytes(entry: Entry) -> int:
     """The bytes of a tensor in memory."""
     codes = 0
     if entry.codes is not None:
-        bits = entry.codes.format.bits
-        codes = elements(list(entry.codes.shape), "") * (1 if bits <= 8 else 2 if bits <= 16 else 4)
+        bits, dim = entry.codes.format.bits, width_of(entry.codes.format)
+        codes = elements(list(entry.codes.shape), "") * max(1 if bits <= 8 else 2 if bits <= 16 else 4, dim)
     return codes + sum(map(size_of, entry.arrays.values()))

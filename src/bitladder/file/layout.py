@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from bitladder.file.container import Reader
 from bitladder.file.contents import Entry, Layer, contents
 from bitladder.file.reading import Wish, furthest
+from bitladder.formats.tensor import width_of
 
 BETWEEN = 8  # of a file in order of importance, so many prefixes besides those of the widths are told
 
@@ -86,7 +87,7 @@ def given(reader: Reader, layers: list[Layer], nbytes: int, widths: dict[int, in
         for e in layer.entries:
             if e.codes is not None and e.format is not None:
                 n = math.prod(e.codes.shape)
-                elements += n
+                elements += n * width_of(e.format)
                 planes += n * (layer.steps.planes(e.name, count) if e.name in layer.steps.spans else e.format.bits)
                 size += stored_bytes(e, count)
     whole = max((b for b, n in widths.items() if n <= nbytes), default=None)

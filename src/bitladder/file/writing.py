@@ -91,7 +91,7 @@ class Shelf:
             if isinstance(c, QTensor):
                 entry = {
                     "kind": "codes",
-                    "shape": list(c.shape),
+                    "shape": list(c.place.shape),
                     **local(c.encoding, where, shared, shelf),
                     **shelf.codes(name, c),
                 }
@@ -109,7 +109,7 @@ class Shelf:
 
     def codes(self, name: str, c: QTensor) -> Tree:
         """The parts of codes: tile by tile, or plane by plane and in each tile by tile."""
-        whole, codes = grid(c.shape), c.codes
+        whole, codes = grid(c.place.shape), c.codes
         rows = tile_rows(whole, self.tile)
         cut = [codes.reshape(whole)[at : at + g.rows] for at, g in tiles(whole, rows)]
         tile = {"tile": rows} if len(cut) > 1 else {}

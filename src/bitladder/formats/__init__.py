@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from bitladder.formats.codebook import Codebook
+from bitladder.formats.log import Log
 from bitladder.formats.nested import Nested
+from bitladder.formats.product import Product
 from bitladder.formats.tensor import Encoding, Format, QTensor, fit
 from bitladder.formats.uniform import Fixed, Int, Ternary
 
-__all__ = ["Encoding", "Fixed", "Format", "Int", "Nested", "QTensor", "Ternary", "fit", "parse"]
+__all__ = [
+    "Codebook", "Encoding", "Fixed", "Format", "Int", "Log", "Nested", "Product", "QTensor", "Ternary", "fit", "parse",
+]  # fmt: skip
 
 
 def _per(tail: str | None) -> dict[str, object]:
@@ -24,6 +29,15 @@ GRAMMAR: list[tuple[str, Callable[..., Format]]] = [
     (r"(u?)q(-?\d+)\.(-?\d+)", lambda u, m, n: Fixed(int(m) + int(n) + (not u), fl=int(n), unsigned=bool(u))),
     (r"ternary(?:/(tensor))?", lambda t: Ternary(**_per(t))),  # type: ignore[arg-type]
     (r"nested(\d+)(?::(\w+))?(?:/(tensor))?", lambda b, s, t: Nested(int(b), s or "midrise", **_per(t))),  # type: ignore[arg-type]
+    (
+        r"codebook(\d+)(?::(\d+))?(?::(squares))?(?:/(tensor))?",
+        lambda b, n, c, t: Codebook(int(b), n and int(n), cells=c or "entropy", **_per(t)),  # type: ignore[arg-type]
+    ),
+    (
+        r"(u?)log(\d+)(?::(\d+))?(?:/(tensor))?",
+        lambda u, b, o, t: Log(int(b), int(o or 1), unsigned=bool(u), **_per(t)),  # type: ignore[arg-type]
+    ),
+    (r"product(\d+)x(\d+)(?:/(tensor))?", lambda d, n, t: Product(int(d), int(n), **_per(t))),  # type: ignore[arg-type]
 ]
 
 
@@ -39,5 +53,8 @@ Nested(bits=8, scheme='tree', per='channel', group=None), None)
     for pattern, make in GRAMMAR:
         if match := re.fullmatch(pattern, text.strip()):
             return make(*match.groups())
-    known = "int8, int8/tensor, int4/64, fixed8, fixed8/tensor, q2.5, ternary, nested8, nested8:tree, nested8:sign, float"
+    known = (
+        "int8, int8/tensor, int4/64, fixed8, fixed8/tensor, q2.5, ternary, nested8, nested8:tree, nested8:sign, codebook4, "
+        "codebook4:11, log4, product8x256, float"
+    )
     raise ValueError(f"format: must be written like one of {known}; got {text!r}")

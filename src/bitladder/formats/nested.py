@@ -11,17 +11,16 @@ Three schemes share one class; each says what integer a prefix stands for:
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from bitladder.formats.cells import GRID, Sums, centroids, grid_scale, halved, lloyd, partition, sorted_points
 from bitladder.formats.tensor import Array, Params, like, ns, real, whole
 from bitladder.formats.uniform import check_bits
 from bitladder.stats.points import Points
 
-GRID = 127  # the integer that a channel's largest magnitude becomes in the tree and sign schemes
 SEED = 3  # depth at which a tree starts: 2 bits lose 0.04 dB against a start at 2, 5 bits gain 0.2 dB (Laplace)
 MATTER = {2: 1.0, 3: 2.0, 4: 8.0, 8: 64.0}  # widths that matter to a fit, and how much
 
@@ -30,7 +29,8 @@ MATTER = {2: 1.0, 3: 2.0, 4: 8.0, 8: 64.0}  # widths that matter to a fit, and h
 class Nested:
     """Codes of `bits` bits of which every prefix is a code.
 
-    matter: the widths the fit should serve, with their weights; part of the fit, not of the format's identity.
+    matter: the widths the fit should serve, with their weights; cells: how a tree's first cells are chosen, "lloyd" or
+    "entropy" (`cells.py`). Both are part of the fit, not of the format's identity.
 
     >>> str(Nested(8)), str(Nested(6, "tree")), Nested(8).at(3)
     ('nested8', 'nested6:tree', Nested(bits=3, scheme='midrise', per='channel', group=None))
@@ -41,8 +41,11 @@ class Nested:
     per: str = "channel"
     group: None = None
     matter: Mapping[int, float] = field(default_factory=lambda: MATTER, compare=False, repr=False, hash=False)
+    cells: str = field(default="lloyd", compare=False, repr=False, kw_only=True)
 
     def __post_init__(self) -> None:
+        if self.cells not in SEEDS:
+            raise ValueError(f"format nested: cells must be one of {', '.join(SEEDS)}, got {self.cells!r}")
         if self.scheme not in SCHEMES:
             raise ValueError(f"format nested: scheme must be one of {', '.join(SCHEMES)}, got {self.scheme!r}")
         check_bits(f"nested:{self.scheme}", self.bits, SCHEMES[self.scheme].least_bits, 8)
@@ -83,7 +86,7 @@ class Nested:
     def fit(self, points: Points, cover: str = "mse") -> dict[str, np.ndarray]:
         """Parameters that serve all widths that matter, weighted: a range per channel, or a scale and tables."""
         matter = {b: w for b, w in self.matter.items() if b <= self.bits} or {self.bits: 1.0}
-        return SCHEMES[self.scheme].fit(points, self.bits, matter, cover)
+        return SCHEMES[self.scheme].fit(points, self.bits, matter, cover, SEEDS[self.cells])
 
     def encode(self, x: Array, p: Params) -> Array:
         return SCHEMES[self.scheme].encode(x, self.bits, p)
@@ -95,12 +98,15 @@ class Nested:
         return SCHEMES[self.scheme].step(self.bits, p)
 
 
+Seed = Callable[[Sums, int, bool], np.ndarray]  # cuts of 2^depth cells, of which the first may be pinned to zero
+
+
 @dataclass(frozen=True)
 class Scheme:
     """One way to nest: plain functions of codes, width and parameters."""
 
     least_bits: int
-    fit: Callable[[Points, int, Mapping[int, float], str], dict[str, np.ndarray]]
+    fit: Callable[[Points, int, Mapping[int, float], str, Seed], dict[str, np.ndarray]]
     encode: Callable[[Array, int, Params], Array]
     integers: Callable[[Array, int, Params], Array]
     step: Callable[[int, Params], Array]
@@ -109,7 +115,7 @@ class Scheme:
 # ---------------------------------------------------------------------------------------------------- mid-rise
 
 
-def midrise_fit(points: Points, bits: int, matter: Mapping[int, float], cover: str) -> dict[str, np.ndarray]:
+def midrise_fit(points: Points, bits: int, matter: Mapping[int, float], cover: str, seed: Seed) -> dict[str, np.ndarray]:
     widest = np.maximum(np.abs(points.low), np.abs(points.high))
     widest = np.where(widest > 0, np.maximum(widest, 1e-30), 1.0)
     best, chosen = np.full(widest.shape, np.inf), widest
@@ -138,100 +144,55 @@ def midrise_integers(codes: Array, bits: int, p: Params) -> Array:
 # ------------------------------------------------------------------------------------------- trees with tables
 
 
-@dataclass(frozen=True)
-class Sums:
-    """Sorted values with running sums, so that the mass and the mean of any run of them cost two look-ups."""
-
-    values: np.ndarray
-    mass: np.ndarray  # (n + 1,) counts before each position
-    moment: np.ndarray  # (n + 1,) counts times values before each position
-
-    @classmethod
-    def of(cls, values: np.ndarray, counts: np.ndarray) -> Sums:
-        zero = np.zeros(1)
-        return cls(values, np.concatenate([zero, np.cumsum(counts)]), np.concatenate([zero, np.cumsum(values * counts)]))
-
-
-def split_cell(sums: Sums, i: int, j: int, pinned: bool) -> int:
-    """Where to cut cell [i, j) in two so that the squared error falls most; if `pinned`, the lower part decodes to 0."""
-    if j <= i:
-        return i
-    n, s = sums.mass[i : j + 1], sums.moment[i : j + 1]
-    gain = (s[-1] - s) ** 2 / np.maximum(n[-1] - n, 1e-30)
-    if not pinned:
-        gain = gain + (s - s[0]) ** 2 / np.maximum(n - n[0], 1e-30)
-    return i + int(np.argmax(gain))
-
-
-def halved(sums: Sums, cuts: np.ndarray, pinned: bool) -> np.ndarray:
-    """The cuts with one more in every cell."""
-    halves = [split_cell(sums, i, j, pinned and at == 0) for at, (i, j) in enumerate(itertools.pairwise(cuts.tolist()))]
-    return np.sort(np.concatenate([cuts, halves]))
-
-
-def lloyd(sums: Sums, depth: int, pinned: bool, rounds: int = 2000) -> np.ndarray:
-    """Cuts of 2^depth cells, those of a scalar quantizer of least squared error (Lloyd, 1957; published 1982).
-
-    It starts from cells halved again and again, and moves each cut to the midpoint of its neighbours' centroids.
-    """
-    cuts = np.array([0, len(sums.values)])
-    for _ in range(depth):
-        cuts = halved(sums, cuts, pinned)
-    for _ in range(rounds):
-        centre = centroids(sums, cuts, pinned)
-        moved = np.concatenate([cuts[:1], np.searchsorted(sums.values, (centre[1:] + centre[:-1]) / 2), cuts[-1:]])
-        if np.array_equal(moved, cuts):
-            break
-        cuts = moved
-    return cuts
-
-
-def centroids(sums: Sums, cuts: np.ndarray, pinned: bool) -> np.ndarray:
-    """Mean of each cell; an empty cell sits at its border; the first is 0 if `pinned`."""
-    mass = np.diff(sums.mass[cuts])
-    border = sums.values[np.minimum(cuts[:-1], len(sums.values) - 1)]
-    centre = np.where(mass > 0, np.diff(sums.moment[cuts]) / np.maximum(mass, 1e-30), border)
+def weighted(sums: Sums, depth: int, pinned: bool) -> np.ndarray:
+    """Cuts of 2^depth cells of greatest weighted entropy: of magnitudes if `pinned`, else of values of both signs alike."""
+    values = sums.values
+    counts = np.diff(sums.mass)
+    order = np.argsort(np.abs(values), kind="stable")
+    parts = partition(np.abs(values)[order], counts[order], "entropy", pinned)
+    cells = 2 ** (depth if pinned else max(depth - 1, 0))
+    borders = parts.sums.values[parts.cut(cells)[1:-1]]
+    above = np.searchsorted(values, borders)
     if pinned:
-        centre[0] = 0.0
-    return np.maximum.accumulate(centre)
+        inner = above
+    else:
+        inner = np.concatenate([np.searchsorted(values, -borders[::-1], "right"), [np.searchsorted(values, 0)], above])
+    inner = inner if depth else inner[:0]
+    return np.concatenate([[0], inner, np.full(2**depth - len(inner), len(values))])
 
 
-def tree_levels(values: np.ndarray, counts: np.ndarray, depth: int, seed: int, pinned: bool = False) -> dict[int, np.ndarray]:
+SEEDS: dict[str, Seed] = {"lloyd": lloyd, "entropy": weighted}
+
+
+def tree_levels(
+    values: np.ndarray, counts: np.ndarray, depth: int, seed: int, pinned: bool = False, cells: Seed = lloyd
+) -> dict[int, np.ndarray]:
     """Decode levels (2^b reals) of a split-up tree for every depth b up to `depth`; `values` sorted.
 
-    Cells at depth `seed` come from Lloyd's algorithm, shallower ones are unions of them, deeper ones are split in two.
+    Cells at depth `seed` are what `cells` says, shallower ones are unions of them, deeper ones are split in two.
     """
     seed, sums = min(seed, depth), Sums.of(values, counts)
-    cuts = lloyd(sums, seed, pinned)
+    cuts = cells(sums, seed, pinned)
     by_depth = {b: cuts[:: 2 ** (seed - b)] for b in range(seed + 1)}
     for b in range(seed + 1, depth + 1):
         by_depth[b] = cuts = halved(sums, cuts, pinned)
     return {b: centroids(sums, cuts, pinned) for b, cuts in by_depth.items()}
 
 
-def sorted_points(points: Points, scale: np.ndarray, magnitude: bool) -> tuple[np.ndarray, np.ndarray]:
-    """All channels' points on their own grids, sorted, each counted with the square of its channel's scale."""
-    values = points.values / scale[:, None]
-    counts = np.broadcast_to(points.counts, values.shape) * scale[:, None] ** 2 / np.mean(scale**2)
-    values, counts = (np.abs(values) if magnitude else values).ravel(), counts.ravel()
-    order = np.argsort(values, kind="stable")
-    return values[order], counts[order]
+def tree_fit(points: Points, bits: int, matter: Mapping[int, float], cover: str, seed: Seed) -> dict[str, np.ndarray]:
+    return tables_fit(points, bits, matter, seed, signed=False)
 
 
-def tree_fit(points: Points, bits: int, matter: Mapping[int, float], cover: str) -> dict[str, np.ndarray]:
-    return tables_fit(points, bits, matter, signed=False)
+def sign_fit(points: Points, bits: int, matter: Mapping[int, float], cover: str, seed: Seed) -> dict[str, np.ndarray]:
+    return tables_fit(points, bits, matter, seed, signed=True)
 
 
-def sign_fit(points: Points, bits: int, matter: Mapping[int, float], cover: str) -> dict[str, np.ndarray]:
-    return tables_fit(points, bits, matter, signed=True)
-
-
-def tables_fit(points: Points, bits: int, matter: Mapping[int, float], signed: bool) -> dict[str, np.ndarray]:
-    widest = np.maximum(np.abs(points.low), np.abs(points.high))
-    scale = (np.where(widest > 0, np.maximum(widest, 1e-30), GRID) / GRID).astype(np.float32).astype(np.float64)
+def tables_fit(points: Points, bits: int, matter: Mapping[int, float], seed: Seed, signed: bool) -> dict[str, np.ndarray]:
+    scale = grid_scale(points)
     values, counts = sorted_points(points, scale, signed)
     sign = int(signed)
-    levels = tree_levels(values, counts, bits - sign, max(min(SEED, max(matter)) - sign, 1), pinned=signed)
+    depth = max(min(SEED, max(matter)) - sign, 1)
+    levels = tree_levels(values, counts, bits - sign, depth, signed, seed)
     first = SCHEMES["sign" if signed else "tree"].least_bits
     tables = {f"levels{b}": np.clip(np.round(levels[b - sign]), -GRID, GRID).astype(np.int8) for b in range(first, bits + 1)}
     return {"scale": scale.astype(np.float32), **tables}

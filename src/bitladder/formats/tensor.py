@@ -77,6 +77,16 @@ class Format(Protocol):
         """The smallest and the largest code."""
 
 
+def width_of(fmt: Format) -> int:
+    """How many neighbours along axis 1 a code stands for: one, but for product codebooks."""
+    return getattr(fmt, "dim", 1)
+
+
+def cost_of(fmt: Format) -> int | float:
+    """The bits that one element costs before entropy coding: of a product codebook its share of a code."""
+    return fmt.bits if (dim := width_of(fmt)) == 1 else fmt.bits / dim
+
+
 def spread(p: np.ndarray, shape: tuple[int, ...], axes: tuple[int, ...], group: int | None) -> np.ndarray:
     """A parameter made to broadcast over an array of `shape`.
 
@@ -156,6 +166,10 @@ def fit(
     importance: how much each element's squared error counts, of the shape of `x`; all the same by default.
     """
     x = np.asarray(x, np.float32)
+    if (dim := width_of(fmt)) > 1:
+        if axis != 0 or x.ndim < 2 or x.shape[1] % dim:
+            raise ValueError(f"fit: {fmt} needs channels along axis 0 and inputs in blocks of {dim}, got shape {x.shape}")
+        x, importance = np.moveaxis(x, 1, -1), None if importance is None else np.moveaxis(importance, 1, -1)
     if fmt.group is not None:
         rows = x.reshape(x.shape[0], -1)
         pad = -rows.shape[1] % fmt.group
@@ -209,7 +223,9 @@ class QTensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self.place.shape)
+        """The shape of what the codes stand for."""
+        codes = tuple(self.place.shape)
+        return codes if (dim := width_of(self.format)) == 1 else (codes[0], codes[1] * dim, *codes[2:])
 
     def held(self) -> QTensor:
         """The same tensor with its codes in memory."""
@@ -237,7 +253,7 @@ class QTensor:
     @property
     def nbytes(self) -> int:
         """Bytes of the codes, packed, before entropy coding."""
-        return (math.prod(self.shape) * self.format.bits + 7) // 8
+        return (math.prod(self.place.shape) * self.format.bits + 7) // 8
 
 
 def store(codes: np.ndarray, fmt: Format) -> np.ndarray:

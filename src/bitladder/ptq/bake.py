@@ -7,7 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from bitladder.formats import Encoding, Fixed, Format, QTensor, fit
+from bitladder.formats.tensor import width_of
 from bitladder.ir.graph import CHANNEL_AXIS, Graph, Node
+from bitladder.ptq import blocks
 from bitladder.ptq.align import aligned_weights
 from bitladder.ptq.feedback import rounded
 
@@ -42,6 +44,15 @@ def check_finite(name: str, w: np.ndarray) -> None:
         raise ValueError(f"quantize: weight {name!r} holds NaN or infinity; must be finite; repair or retrain the network")
 
 
+def check_blocks(name: str, w: np.ndarray, fmt: Format, axis: int) -> None:
+    """Return if a weight can be cut into the blocks of a format."""
+    if (dim := width_of(fmt)) > 1 and (axis != 0 or w.ndim < 2 or w.shape[1] % dim):
+        raise ValueError(
+            f"quantize: weight {name!r} has shape {w.shape} with channels along axis {axis}; {fmt} needs channels along axis 0 "
+            f"and inputs in blocks of {dim}; give it another format"
+        )
+
+
 def bake(
     graph: Graph,
     formats: Mapping[str, Format | None],
@@ -64,9 +75,11 @@ def bake(
         if fmt is None or not isinstance(w, np.ndarray):
             continue
         check_finite(name, w)
+        check_blocks(name, w, fmt, CHANNEL_AXIS[node.op])
         if (name, str(fmt)) not in memo:
             gram = (grams or {}).get(name)
             encoding = weight_encoding(node, w, fmt, activations.get(node.inputs[0]), cover=cover, align=align, gram=gram)
-            memo[name, str(fmt)] = QTensor.of(w, encoding) if gram is None else rounded(w, encoding, gram)
+            feedback = blocks.rounded if width_of(fmt) > 1 else rounded
+            memo[name, str(fmt)] = QTensor.of(w, encoding) if gram is None else feedback(w, encoding, gram)
         constants[name] = memo[name, str(fmt)]
     return graph.with_(constants=constants, encodings={**graph.encodings, **activations})

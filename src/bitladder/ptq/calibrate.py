@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bitladder.formats import Encoding, Fixed, Format, Int
+from bitladder.formats import Encoding, Fixed, Format, Int, Log
 from bitladder.ir.graph import Graph, Node
 from bitladder.ir.ops import OPS
 from bitladder.runtime.reference import run
@@ -154,15 +154,18 @@ def encodings(
 
 
 def fitted(fmt: Format, histogram: Histogram, cover: str) -> Encoding:
-    """`fmt` fitted to one observed value: unsigned where nothing is negative, integers always one set per tensor."""
+    """`fmt` fitted to one observed value: unsigned where nothing is negative, integers and powers one set per tensor."""
     if isinstance(fmt, Int):
         histogram, fmt = histogram.pooled(), replace(fmt, per="tensor", group=None, unsigned=True)
     elif isinstance(fmt, Fixed):
         if fmt.per == "tensor" or len(histogram.exponent) == 1:
             histogram = histogram.pooled()
         fmt = replace(fmt, unsigned=fmt.unsigned or bool((histogram.low >= 0).all()))
+    elif isinstance(fmt, Log):
+        histogram = histogram.pooled()
+        fmt = replace(fmt, per="tensor", unsigned=bool((histogram.low >= 0).all()))
     else:
-        raise ValueError(f"calibrate: activations must be int or fixed formats, got {fmt}; write e.g. a=int8")
+        raise ValueError(f"calibrate: activations must be int, fixed or log formats, got {fmt}; write e.g. a=int8")
     points = histogram.points()
     if cover == "pdf" and points.kept is None:
         raise ValueError("calibrate: cover 'pdf' needs the moments of activations; observe them with profiled=True")

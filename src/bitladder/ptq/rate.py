@@ -22,7 +22,7 @@ import numpy as np
 
 from bitladder import file
 from bitladder.codec.parts import Kind, encode_codes
-from bitladder.formats import Encoding, Format, Int, QTensor
+from bitladder.formats import Encoding, Format, Int, Nested, QTensor
 from bitladder.formats.tensor import store
 from bitladder.ir.graph import Graph
 from bitladder.ptq.feedback import damped
@@ -38,6 +38,7 @@ WHY_NOT_NESTED = {
     "rate": "widths of a nested code cannot all be the shortest",
     "trellis": "leading bits of a nested code do not tell the parities that a trellis goes by",
 }
+WHY_NOT_OTHERS = "what is chosen is the step of each channel"
 PRICE = 0.4  # of a bit by the share of a weight, on a trellis; twice the logarithm of two would be the slope at high rates
 
 
@@ -71,7 +72,7 @@ class Rate:
         if not isinstance(fmt, Int) or fmt.unsigned or fmt.group or fmt.per != "channel":
             raise ValueError(
                 f"quantize: weight {name!r} is rounded for {self.name}, so its format must have one scale a channel, such as "
-                f"int8, got {fmt}; {WHY_NOT_NESTED[self.name]}"
+                f"int8, got {fmt}; {WHY_NOT_NESTED[self.name] if isinstance(fmt, Nested) else WHY_NOT_OTHERS}"
             )
         moments, rows = self.minds[name]
         flat = w.reshape(len(gram), -1, gram.shape[-1]).astype(np.float64)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bitladder.formats.tensor import SPREAD, Encoding, QTensor
+from bitladder.formats.tensor import SPREAD, Encoding, QTensor, cost_of, width_of
 from bitladder.ir.graph import Graph, Node
 from bitladder.runtime.integer import accumulators
 
@@ -47,7 +47,7 @@ class Layer:
     op: str
     shape: tuple[int, ...]
     format: str
-    bits: int
+    bits: int | float
     elements: int
     nbytes: int
     arithmetic: str  # "integer" or "float"
@@ -218,7 +218,7 @@ def layer(name: str, node: Node, weight: Any, sum_bits: int | None, place: Ranke
         op=node.op,
         shape=tuple(weight.shape),
         format=str(weight.format) if coded else "float",
-        bits=weight.format.bits if coded else 8 * weight.dtype.itemsize,
+        bits=cost_of(weight.format) if coded else 8 * weight.dtype.itemsize,
         elements=elements,
         nbytes=weight.nbytes,
         arithmetic="float" if sum_bits is None else "integer",
@@ -245,9 +245,10 @@ def grid(encoding: Encoding) -> np.ndarray:
     array([-3, -1,  1,  3])
     """
     low, high = encoding.format.span()
-    codes = np.array([low, high]) if high - low >= MOST_LEVELS else np.arange(low, high + 1)
+    few = high - low < MOST_LEVELS or width_of(encoding.format) > 1
+    codes = np.arange(low, high + 1) if few else np.array([low, high])
     first = {k: np.ravel(v)[:1].astype(np.float32) if k in SPREAD else v for k, v in encoding.params.items()}
-    return np.unique(np.asarray(encoding.format.integers(codes.astype(np.float32), first)).astype(np.int64))
+    return np.unique(np.asarray(encoding.format.integers(codes.astype(np.float32).reshape(1, -1), first)).astype(np.int64))
 
 
 def levels(weight: QTensor) -> Levels:

@@ -71,7 +71,7 @@ def step(levels: Levels) -> str:
     return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
 
 
-def shade(bits: int) -> str:
+def shade(bits: int | float) -> str:
     """The colour class of a width."""
     return next((name for most, name in SHADES if bits <= most), "s6")
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from bitladder.formats import Log
 from bitladder.formats.tensor import Array, Encoding, QTensor, like, ns, real, spread
 from bitladder.ir.graph import Graph, Node
 from bitladder.ir.ops import OPS
@@ -39,9 +40,8 @@ class Coded:
 
 def largest(encoding: Encoding) -> float:
     """The largest magnitude among the integers that an activation's codes can stand for."""
-    low, high = encoding.format.span()
-    zero = np.asarray(encoding.params.get("zero_point", 0.0))
-    return float(max(np.max(np.abs(low - zero)), np.max(np.abs(high - zero))))
+    ends = [encoding.format.integers(np.float32(end).reshape(1), encoding.params) for end in encoding.format.span()]
+    return float(max(np.max(np.abs(end)) for end in ends))
 
 
 # ------------------------------------------------------------------------------------------------- one common unit
@@ -122,6 +122,9 @@ def typed(x: Array, dtype: Any) -> Array:
 def requantize(acc: Array, multiplier: np.ndarray, encoding: Encoding, clip: tuple[float | None, float | None] | None) -> Array:
     """Codes of exact sums: clip(round_half_even(float32(acc) * multiplier) + zero point); a fused clip acts on codes."""
     low, high = encoding.format.span()
+    if isinstance(encoding.format, Log):  # codes that are not evenly spaced: the one of that many steps
+        codes = encoding.format.encode(real(acc) * like(acc, multiplier), {"scale": 1 / encoding.format.step({"scale": 1})})
+        return codes if clip is None else clip_codes(codes, encoding, clip)
     codes = (real(acc) * like(acc, multiplier)).round()
     if "zero_point" in encoding.params:
         codes = codes + like(acc, spread(encoding.params["zero_point"], tuple(acc.shape), encoding.axes, None))
