@@ -32,6 +32,7 @@ LEVELS = (8, 4, 3, 2)  # the widths that a budget steps down through
 MANY_CLASSES = 16  # a classifier of more classes keeps at least the bits that their number asks for (S6)
 SAID = 352  # about how many bytes of a file say how it was made
 END_BITS = 6  # nested weights of the first and the last layer run on at least so many planes, unless a plan says fewer,
+LEAST_BITS = 2  # and all others on so many: a sign alone, untrained, tells too little,
 FEW = 5  # in networks of at least so many weights
 
 
@@ -157,7 +158,9 @@ class Task:
     def network(self, lowered: Mapping[str, int], widths: tuple[int, ...] = ()) -> Graph:
         """The network with some layers at fewer bits: narrower formats, or, with `keep`, fewer planes of the same codes."""
         bits = self.bits(lowered)
-        least = {n: min(END_BITS, bits[n]) for n in self.ends() if isinstance(self.formats[n], Nested)}
+        ends = self.ends()
+        nested = [name for name, fmt in self.formats.items() if ends and isinstance(fmt, Nested)]
+        least = {n: min(END_BITS if n in ends else LEAST_BITS, bits[n]) for n in nested}
         if self.goal.keep:
             return self.bench.network(self.formats, bits=None if widths else bits, least=least, widths=widths)
         return self.bench.network(self.narrowed(lowered), least=least, widths=widths)
