@@ -15,6 +15,7 @@ demo
 report | doctor
 verify
 recipe
+budgets
 task
 assign
 ptq

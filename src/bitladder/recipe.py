@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from bitladder import file
+from bitladder.budgets import by_table
 from bitladder.errors import Malformed, require
 from bitladder.formats import Fixed, Format, Int, Nested
 from bitladder.formats.uniform import COVERS
@@ -55,7 +56,7 @@ EFFORTS = {
 ROUNDINGS = ("nearest", "feedback", "rate", "trellis")
 SHORT = ("rate", "trellis")  # those that look at the length of codes
 
-UNSAID = ("net", "calib", "labels", "score", "meta", "work", "progress")  # what no file says of how it came about
+UNSAID = ("net", "calib", "labels", "score", "meta", "table", "work", "progress")  # what no file says of how it came about
 RUN_BYTES = 1 << 26  # inputs that biases are corrected on at once; activations take some ten times as much
 
 
@@ -69,6 +70,8 @@ def quantize(
     criterion: str = "weight_difference",
     search: str = "bisection",
     budget: str | None = None,
+    table: str | Path | None = None,
+    levels: str | None = None,
     labels: Any = None,
     low: int = 4,
     count: int | None = None,
@@ -96,7 +99,9 @@ def quantize(
     end in labels, a dict may hold them as `y`. It is read once; only the samples that learning needs are kept.
     plan: formats by pattern, a format, or a text such as "fixed8,a=fixed8"; "nested8" unless said otherwise.
     score, max_drop: as many layers as `score(network) >= score(float network) - max_drop` allows go to `low` bits, in the
-    order of `criterion`, found by `search`. count: so many layers instead. budget: "0.5MB" or "avg_bits=4" instead.
+    order of `criterion`, found by `search`. count: so many layers instead. budget: "0.5MB", "avg_bits=4" or "5ms" instead.
+    table: a sensitivity table, measured and saved there if it is not there yet, from which the plan for `budget` or `max_drop`
+    is solved; sizes are then coded ones. levels: what it may choose from, such as "8,4,3,2" or "nested4,int4/64".
     statistic, normalize, start, cycles: how the weight difference is taken (S2): mean_square, mean, variance or std; none,
     relative or step; learning from the float network (FIG 13) or from its "fixed8" version (FIG 14), for so many cycles.
     cover, align: how ranges are chosen (max, kstd, mse), and how sums of fixed-point channels agree (weights, sums) (S3).
@@ -137,6 +142,8 @@ def quantize(
         seed=seed,
         keep=keep,
         work=folder,
+        table=None if table is None else Path(table),
+        levels=levels,
     )
 
     items = data.chunks(calib)
@@ -172,7 +179,7 @@ def quantize(
         rate = Rate.of(plain, minds, dependent=rounding == "trellis")
 
     task = Task(Workbench(plain, activations, samples, inputs, cover, align, rate), raw, formats, goal, batches, score, tell)
-    model = task.model(task.outcome())
+    model = task.model(by_table(task) if goal.by_table else task.outcome())
     return by_plan(model.whole.with_(meta={**model.whole.meta, "recipe": settings(given)}))
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from bitladder import disk, file, native
 from bitladder.assign.gains import by_plane, gains
 from bitladder.assign.score import Score, accuracy, check_classes, class_like, first_output, likeness, runner
+from bitladder.assign.sensitivity import Table
 from bitladder.cli import arrays
 from bitladder.cli.network import network
 from bitladder.cli.terminal import Outcome, Terminal
@@ -39,6 +40,8 @@ WORDS: dict[str, tuple[type | tuple[type, ...], Any]] = {
     "criterion": (str, "weight_difference"),
     "search": (str, "bisection"),
     "budget": (str, None),
+    "table": (str, None),
+    "levels": (str, None),
     "statistic": (str, "mean_square"),
     "normalize": (str, "none"),
     "start": (str, "float"),
@@ -355,7 +358,8 @@ def report(args: Namespace, terminal: Terminal) -> Outcome:
     from bitladder.report import write
 
     terminal.progress("report", 0, 0)
-    write(model, args.output, place=args.file)
+    table = None if args.table is None else Table.load(args.table)
+    write(model, args.output, place=args.file, table=table)
     return Outcome(str(model), args.output, (), {"file_bytes": os.path.getsize(args.output)})
 
 
