@@ -203,7 +203,7 @@ def test_silent_layers_must_pass():
 
 def test_tables_are_complete():
     """Every name that the command line takes is there, with what it needs."""
-    assert list(CRITERIA) == ["weight_difference", "range", "accuracy", "error", "random"]
+    assert list(CRITERIA) == ["weight_difference", "range", "accuracy", "error", "gradient", "divergence", "random"]
     assert {"halving", "bisection", "count", "budget"} <= set(SEARCHES)
 
 

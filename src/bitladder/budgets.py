@@ -119,7 +119,10 @@ def ways_of(task: Task) -> Ways:
 
 def level(fmt: Format, word: str) -> Format:
     """What a level of a plan means for a layer: a width of its own format, or a format."""
-    return at_bits(fmt, int(word)) if word.isdecimal() else parse(word)
+    found = at_bits(fmt, int(word)) if word.isdecimal() else parse(word)
+    if found is None:
+        raise ValueError(f"quantize: levels must be widths or formats such as 8,4,3,2 or nested4,int4/64, got {word!r}")
+    return found
 
 
 def table(task: Task, ways: Ways) -> Table:
@@ -135,7 +138,7 @@ def table(task: Task, ways: Ways) -> Table:
                 "and is of others; name another file, and it will be measured"
             )
         return found
-    criterion = goal.criterion if goal.criterion in METHODS else "gradient"
+    criterion = goal.criterion if goal.criterion in METHODS else "divergence"
     memo = {} if goal.work is None else Journal(goal.work / "table.journal", f"{about}{criterion}{goal.seed}")
     samples = task.batches.some(within(SAMPLES, task.batches.some(1)[0], SAMPLE_BYTES))[0]
 

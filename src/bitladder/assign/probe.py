@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from bitladder.assign.sensitivity import Layer, Scores, Table, Way
 from bitladder.assign.solve import plans
 from bitladder.device.machine import terminal
 from bitladder.device.times import medians, profile
+from bitladder.errors import require
 from bitladder.formats import Format, QTensor
 from bitladder.ir.graph import Graph
 from bitladder.model import Model
@@ -136,13 +138,11 @@ class Probe:
 
     def tried(self, ways: Ways) -> tuple[dict[str, list[Loss]], float]:
         """What each of some ways adds to the loss of the widest network, and that."""
-        total = sum(map(len, ways.values()))
-        losses: dict[str, list[Loss]] = {}
-        for name, each in ways.items():
-            losses[name] = [(0.0, 0.0, 0.0)]
-            for fmt in each[1:]:
-                self.tell("measure layers", sum(map(len, losses.values())) + 1, total)
-                losses[name].append(self.trial({name: fmt}))
+        losses: dict[str, list[Loss]] = {name: [(0.0, 0.0, 0.0)] for name in ways}
+        changes = [(name, fmt) for name, each in ways.items() for fmt in each[1:]]
+        for done, (name, fmt) in enumerate(changes, 1):
+            self.tell("measure layers", done, len(changes))
+            losses[name].append(self.trial({name: fmt}))
         return losses, self.trial({})[0]
 
     def trial(self, changed: Mapping[str, Format]) -> Loss:
@@ -160,14 +160,22 @@ class Probe:
 
     def distances(self, changed: Mapping[str, Format]) -> np.ndarray:
         """How far each sample's outputs are from the float network's."""
-        known = self.__dict__.setdefault("_known", {})
-        if "plain" not in known:
-            known["plain"] = outputs_of(self.bench.plain, self.samples)
-        if changed:
-            return divergence(known["plain"], outputs_of(self.network(self.uniform(0) | changed), self.samples))
-        if "widest" not in known:
-            known["widest"] = divergence(known["plain"], outputs_of(self.network(self.uniform(0)), self.samples))
-        return known["widest"]  # type: ignore[no-any-return]
+        graph = self.network({**self.uniform(0), **changed}) if changed else self.base.base
+        made = self.base.outputs(graph)
+        return divergence(self.truth, made if isinstance(made, tuple) else (made,))
+
+    @cached_property
+    def truth(self) -> list[np.ndarray]:
+        """The outputs of the float network."""
+        return outputs_of(self.bench.plain, self.samples)
+
+    @cached_property
+    def base(self) -> Any:
+        """The widest network, ready to run others that begin like it."""
+        require("torch", "torch", "quantize: criterion divergence")
+        from bitladder.convert.evaluate import Evaluator
+
+        return Evaluator(self.network(self.uniform(0)), dict(self.samples))
 
     def count(self) -> int:
         """How many samples there are."""

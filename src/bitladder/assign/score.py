@@ -116,7 +116,7 @@ def likeness(feeds: Mapping[str, np.ndarray], plain: Net, size: int = BATCH) -> 
 def divergence(plain: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> np.ndarray:
     """How far each sample's outputs are from those of the float network: in nats for classes, else as shares of their power."""
     total: Any = 0.0
-    for p, q in zip(plain, other, strict=True):
+    for p, q in ((np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in zip(plain, other, strict=True)):
         if class_like(p):
             total = total + (np.exp(log_shares(p)) * (log_shares(p) - log_shares(q))).sum(1)
         else:

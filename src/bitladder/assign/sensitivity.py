@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,15 +119,15 @@ class Table:
         if what == MILLISECONDS and self.milliseconds is None:
             raise ValueError("quantize: the table has no milliseconds; measure it where there is a native core")
         weights = sum(layer.elements for layer in self.layers)
-        cost = {
+        costs: dict[str, Callable[[Layer, Way], float | None]] = {
             BYTES: lambda layer, way: way.bytes,
             BITS: lambda layer, way: way.bits * layer.elements / weights,
             MILLISECONDS: lambda layer, way: way.milliseconds,
-        }[what]
+        }
         at = {layer.name: i for i, layer in enumerate(self.layers)}
         return Problem.of(
             [[way.loss for way in layer.ways] for layer in self.layers],
-            [[cost(layer, way) for way in layer.ways] for layer in self.layers],
+            [[costs[what](layer, way) for way in layer.ways] for layer in self.layers],
             {(at[a], at[b]): share for a, b, share in self.pairs},
         )
 

@@ -93,7 +93,12 @@ def page(graph: Graph, name: str = "network", place: str | os.PathLike[str] | No
 
 def embedded(table: Table) -> str:
     """What the page needs of a table, as JSON that ends no element."""
-    said: dict[str, Any] = {"layers": [asdict(layer) for layer in table.layers], "bytes": table.bytes, "milliseconds": table.milliseconds, "base": table.base}
+    said: dict[str, Any] = {
+        "layers": [asdict(layer) for layer in table.layers],
+        "bytes": table.bytes,
+        "milliseconds": table.milliseconds,
+        "base": table.base,
+    }
     curve = [] if table.scores is None else table.scores.curve()
     fraction = table.scores is not None and any(word in table.scores.metric for word in facts.FRACTIONS)
     said |= {"pairs": table.pairs, "curve": curve, "fraction": fraction}

@@ -97,7 +97,7 @@ function show() {
 }
 
 function curve(what, on, limit, loss) {  // loss against cost along the hull, and where the plan stands
-  const [w, h] = [620, 150], at = on.map(p => [spent(what, p), table.base + lossOf(p)]);
+  const [w, h] = [960, 150], at = on.map(p => [spent(what, p), table.base + lossOf(p)]);
   const xs = at.map(p => Math.log(p[0])), ys = at.map(p => Math.log(Math.max(p[1], 1e-9)));
   const place = (v, all, from, to) => from + (to - from) * (v - Math.min(...all)) / (Math.max(...all) - Math.min(...all) || 1);
   const x = v => place(Math.log(v), xs, 10, w - 10), y = v => place(Math.log(Math.max(v, 1e-9)), ys, h - 20, 14);
