@@ -485,3 +485,29 @@ def test_names_cannot_leave_the_table(measured):
     table = table_of(layers=4)
     odd = replace(table, layers=(replace(table.layers[0], name="</script><b>"), *table.layers[1:]), pairs=())
     assert "<" not in report.embedded(odd)
+
+
+def test_the_command_line(digits, tmp_path, monkeypatch, capsys):
+    """quantize measures a table and solves from it, report shows it; a table that is none is refused in one line."""
+    from bitladder.cli import main
+
+    net, x, (cx, cy) = digits
+    monkeypatch.chdir(tmp_path)
+    torch.save(net, "net.pt")
+    Path("net.py").write_text("import torch\n\n\ndef net():\n    return torch.load('net.pt', weights_only=False)\n")
+    np.savez("calib.npz", x=x)
+    np.savez("eval.npz", x=cx, y=cy)
+    words = ["quantize", "net.py:net", "--data", "calib.npz", "--table", "net.table", "--effort", "fast", "-o", "net.ladder"]
+    words += ["--levels", "8,4,2", "--criterion", "gradient", "--quiet"]
+    assert main([*words, "--budget", "8kB", "--eval", "eval.npz"]) == 0
+    assert Path("net.ladder").stat().st_size <= 8000
+    before = Path("net.table").read_bytes()
+    assert main([*words, "--max-drop", "0.03", "--eval", "eval.npz"]) == 0
+    assert main([*words, "--budget", "avg_bits=1"]) == 2, "missed, and the best is saved"
+    assert Path("net.table").read_bytes() == before
+    assert main(["report", "net.ladder", "--table", "net.table", "-o", "page.html", "--quiet"]) == 0
+    assert 'id="sensitivity"' in Path("page.html").read_text()
+    Path("net.table").write_text("{}")
+    capsys.readouterr()
+    assert main([*words, "--budget", "8kB"]) == 1
+    assert "must be a sensitivity table" in capsys.readouterr().err

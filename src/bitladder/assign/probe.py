@@ -36,7 +36,7 @@ RESAMPLES = 1000  # of the samples, for intervals
 ENDS = (0.025, 0.975)
 TOP = 6  # layers whose pairs are looked at: those that lose most
 MIDDLE = 3  # bits at which pairs are
-PAIRED = 0.1  # pairs that make each other worse or better by less than this share are left out
+PAIRED = 0.2  # pairs that make each other worse or better by less than this share are left out
 ROUNDS = 30  # of timing
 CURVE = 8  # plans that are scored
 CODER = "best"
@@ -128,12 +128,13 @@ class Probe:
         self.codes()
         losses, base = self.tried(self.ways)
         place = {name: self.middle(name) for name in self.ways}
+        found = list(combinations(self.top(losses), 2))
         pairs = {}
-        for a, b in combinations(self.top(losses), 2):
-            one, other = losses[a][place[a]][0], losses[b][place[b]][0]
-            both = self.trial({a: self.ways[a][place[a]], b: self.ways[b][place[b]]})[0]
-            size = 2 * float(np.sqrt(max(one, 0.0) * max(other, 0.0)))
-            pairs[a, b] = float(np.clip((both - one - other) / size, -1, 1)) if size > 0 else 0.0
+        for done, (a, b) in enumerate(found, 1):
+            self.tell("measure pairs", done, len(found))
+            size = 2 * float(np.sqrt(max(losses[a][place[a]][0], 0.0) * max(losses[b][place[b]][0], 0.0)))
+            more, low, high = self.excess((a, self.ways[a][place[a]]), (b, self.ways[b][place[b]]))
+            pairs[a, b] = float(np.clip(more / size, -1, 1)) if size > 0 and (low > 0 or high < 0) else 0.0
         return losses, pairs, base
 
     def tried(self, ways: Ways) -> tuple[dict[str, list[Loss]], float]:
@@ -149,12 +150,28 @@ class Probe:
         """How much farther than the widest network one is from the float network with some ways changed; of none, how far it
         is itself."""
         key = "|".join(f"{name}={fmt}" for name, fmt in sorted(changed.items())) or "widest"
-        keys = [f"loss|{key}|{end}" for end in ("mean", "low", "high")]
+        return self.kept(f"loss|{key}", lambda: self.distances(changed) - self.distances({}) if changed else self.distances({}))
+
+    def excess(self, one: tuple[str, Format], other: tuple[str, Format]) -> Loss:
+        """How much more two changes cost together than the sum of what each costs."""
+
+        def measured() -> np.ndarray:
+            single = self.alone(*one) + self.alone(*other)
+            return self.distances(dict([one, other])) - single + self.distances({})
+
+        return self.kept("pair|" + "|".join(f"{name}={fmt}" for name, fmt in (one, other)), measured)
+
+    def alone(self, name: str, fmt: Format) -> np.ndarray:
+        """How far each sample's outputs are with one way changed, measured once."""
+        if (name, str(fmt)) not in self.singles:
+            self.singles[name, str(fmt)] = self.distances({name: fmt})
+        return self.singles[name, str(fmt)]
+
+    def kept(self, key: str, measure: Callable[[], np.ndarray]) -> Loss:
+        """A mean over samples with its interval, measured unless the journal has it."""
+        keys = [f"{key}|{end}" for end in ("mean", "low", "high")]
         if not all(k in self.work for k in keys):
-            each = self.distances(changed)
-            if changed:
-                each = each - self.distances({})
-            self.work.update(dict(zip(keys, Resamples(len(each), self.seed).interval(each), strict=True)))
+            self.work.update(dict(zip(keys, Resamples(self.count(), self.seed).interval(measure()), strict=True)))
         mean, low, high = (self.work[k] for k in keys)
         return mean, low, high
 
@@ -163,6 +180,11 @@ class Probe:
         graph = self.network({**self.uniform(0), **changed}) if changed else self.base.base
         made = self.base.outputs(graph)
         return divergence(self.truth, made if isinstance(made, tuple) else (made,))
+
+    @cached_property
+    def singles(self) -> dict[tuple[str, str], np.ndarray]:
+        """What `alone` has measured."""
+        return {}
 
     @cached_property
     def truth(self) -> list[np.ndarray]:
