@@ -392,6 +392,9 @@ def test_what_a_table_does_not_do(digits, measured):
     ):
         with pytest.raises(ValueError, match=words):
             bl.quantize(net, x, budget="9kB", table=path, effort="fast", **options)
+    for options in ({"search": "exact"}, {"levels": "8,4"}):
+        with pytest.raises(ValueError, match="is for sensitivity tables"):
+            bl.quantize(net, x, budget="9kB", effort="fast", **options)
     with pytest.raises(ValueError, match="must be of this network"):
         bl.quantize(net, x[:100], budget="9kB", table=path, effort="fast")
 

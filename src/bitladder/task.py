@@ -84,6 +84,9 @@ class Goal:
             raise ValueError(f"quantize: max_drop must be a fraction in [0, 1), got {self.max_drop}; one point is 0.01")
         if self.budget is not None:
             target(self.budget)
+        for name, value in {"search": self.search if self.search in SOLVERS else None, "levels": self.levels}.items():
+            if value is not None and not self.by_table:
+                raise ValueError(f"quantize: {name} {value!r} is for sensitivity tables; name one with table")
         if self.search == "budget" and self.budget is None:
             raise ValueError("quantize: search budget needs a budget such as 0.5MB or avg_bits=4; give one")
         if self.search == "count" and self.count is None:
