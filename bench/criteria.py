@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from bench import cifar
+from bench import cifar, predicted
 from bench.options import Options, tell
 from bench.result import Figure, Result, Row, machine, versions
 from bench.subject import Interval, Judge, Subject, about, evenly, loss, subject
@@ -33,6 +33,7 @@ from bitladder.train.learn import learn
 HIGH, LOW = 8, 4
 CYCLES, SEED = 100, 0
 CHOOSING = 2000  # images that orders and plans are chosen on
+PREDICTED = 2000  # test images that random plans are measured on
 ALLOWED = 1.0  # points that the chosen plan may lose against the 8-bit network
 RANDOM = 20  # random orders
 SLICES = {True: 5, False: 10}  # of the test images, quick or not; random order i is measured on slice i % SLICES
@@ -428,6 +429,11 @@ def bench(options: Options) -> Result:
     for depth in options.depths:
         found[depth], more = Bench(options, depth, data, work).measured()
         rows += more
-    result = Result("criteria", tuple(rows), figures(found[20]), machine(options.threads, options.command), versions())
+    asked = figures(found[20])
+    if options.full:
+        on = subject(options, 20, data.draws[0])
+        more, asked["rank_of_predicted_losses"] = predicted.rows("resnet20", on, evenly(data.test, PREDICTED), work)
+        rows += more
+    result = Result("criteria", tuple(rows), asked, machine(options.threads, options.command), versions())
     work.done()
     return result

@@ -11,7 +11,7 @@ from bitladder.assign.classes import GRADIENTS, class_bits, floors, head_of, hea
 from bitladder.assign.criteria import CRITERIA, low_steps, order, weight_difference
 from bitladder.assign.journal import Journal
 from bitladder.assign.search import SEARCHES, also, bisection, budget, count, halving, multi_level
-from bitladder.formats import parse
+from bitladder.formats import QTensor, fit, parse
 from bitladder.ir.graph import Graph, Node, Value
 from bitladder.stats.differences import Differences, Learned
 
@@ -203,7 +203,7 @@ def test_silent_layers_must_pass():
 
 def test_tables_are_complete():
     """Every name that the command line takes is there, with what it needs."""
-    assert list(CRITERIA) == ["weight_difference", "range", "accuracy", "error", "random"]
+    assert list(CRITERIA) == ["weight_difference", "range", "accuracy", "error", "gradient", "divergence", "random"]
     assert {"halving", "bisection", "count", "budget"} <= set(SEARCHES)
 
 
@@ -279,6 +279,8 @@ def test_every_criterion_gives_a_number_per_layer():
     graph = network()
     names = tuple(name for name, _ in graph.weights())
     given = {"graph": graph, "low": parse("fixed4"), "names": names, "seed": 3, "loss": steady(1.0)}
+    given |= {"apart": steady(0.5), "samples": {"x": np.random.default_rng(1).standard_normal((40, 4)).astype(np.float32)}}
+    given["codes"] = {n: QTensor.of(graph.constants[n], fit(parse("nested3"), graph.constants[n], axis=0)) for n in names}
     given["learned"] = Learned(
         {n: Differences().update(graph.constants[n]) for n in names},
         {n: graph.constants[n] for n in names},

@@ -16,6 +16,7 @@ report | doctor
 verify
 recipes | lock
 recipe
+budgets
 task
 assign
 ptq

@@ -18,6 +18,7 @@ import numpy as np
 
 from bitladder import file
 from bitladder.assign.accept import accepted, check_rule
+from bitladder.budgets import by_table
 from bitladder.errors import Malformed, require
 from bitladder.formats import Fixed, Format, Int, Nested
 from bitladder.formats.uniform import COVERS
@@ -56,7 +57,17 @@ EFFORTS = {
 ROUNDINGS = ("nearest", "feedback", "rate", "trellis")
 SHORT = ("rate", "trellis")  # those that look at the length of codes
 
-UNSAID = ("net", "calib", "labels", "score", "test", "meta", "work", "progress")  # what no file says of how it came about
+UNSAID = (
+    "net",
+    "calib",
+    "labels",
+    "score",
+    "test",
+    "meta",
+    "table",
+    "work",
+    "progress",
+)  # what no file says of how it came about
 RUN_BYTES = 1 << 26  # inputs that biases are corrected on at once; activations take some ten times as much
 
 
@@ -72,6 +83,8 @@ def quantize(
     criterion: str = "weight_difference",
     search: str = "bisection",
     budget: str | None = None,
+    table: str | Path | None = None,
+    levels: str | None = None,
     labels: Any = None,
     low: int = 4,
     count: int | None = None,
@@ -99,7 +112,9 @@ def quantize(
     end in labels, a dict may hold them as `y`. It is read once; only the samples that learning needs are kept.
     plan: formats by pattern, a format, or a text such as "fixed8,a=fixed8"; "nested8" unless said otherwise.
     score, max_drop: as many layers as `score(network) >= score(float network) - max_drop` allows go to `low` bits, in the
-    order of `criterion`, found by `search`. count: so many layers instead. budget: "0.5MB" or "avg_bits=4" instead.
+    order of `criterion`, found by `search`. count: so many layers instead. budget: "0.5MB", "avg_bits=4" or "5ms" instead.
+    table: a sensitivity table, measured and saved there if it is not there yet, from which the plan for `budget` or `max_drop`
+    is solved; sizes are then coded ones. levels: what it may choose from, such as "8,4,3,2" or "nested4,int4/64".
     test, accept: once finished, the network is compared with float on the samples of `test`, which nothing was chosen by, or
     else of `score`; the goal is missed if its loss is surely above max_drop ("plausible") or not surely within it ("proved").
     Either must tell of single samples, as those of `bitladder.assign.score` do; of others nothing is said.
@@ -144,6 +159,8 @@ def quantize(
         seed=seed,
         keep=keep,
         work=folder,
+        table=None if table is None else Path(table),
+        levels=levels,
     )
 
     items = data.chunks(calib)
@@ -179,7 +196,7 @@ def quantize(
         rate = Rate.of(plain, minds, dependent=rounding == "trellis")
 
     task = Task(Workbench(plain, activations, samples, inputs, cover, align, rate), raw, formats, goal, batches, score, tell)
-    model = task.model(task.outcome())
+    model = task.model(by_table(task) if goal.by_table else task.outcome())
     model = accepted(model, plain, test or score, allowed=max_drop, rule=accept, held_out=test is not None)
     return by_plan(model.whole.with_(meta={**model.whole.meta, "recipe": settings(given)}))
 

@@ -18,8 +18,8 @@ from typing import Annotated, Any, Literal, get_type_hints
 from bitladder import file
 from bitladder.assign.accept import RULES
 from bitladder.assign.classes import MODES as HEADS
-from bitladder.assign.criteria import CRITERIA
 from bitladder.assign.search import SEARCHES
+from bitladder.assign.solve import SOLVERS
 from bitladder.disk import replacing
 from bitladder.errors import require
 from bitladder.formats.uniform import COVERS
@@ -35,8 +35,7 @@ OWN = ("plan", "result", "recipe", "widths", "default_bits", "min_bits", "recove
 # Words that take one of a few texts.
 CHOICES: dict[str, tuple[str, ...]] = {
     "accept": tuple(RULES),
-    "criterion": tuple(CRITERIA),
-    "search": tuple(SEARCHES),
+    "search": (*SEARCHES, *SOLVERS),
     "statistic": tuple(STATISTICS),
     "normalize": tuple(NORMALIZATIONS),
     "head_rule": tuple(HEADS),
@@ -54,9 +53,10 @@ MEANS = {
     "plan": "formats by pattern, the last match wins, a= for activations, null for float; or a text such as nested8,a=fixed8",
     "max_drop": "largest loss of the score against float, a fraction: 0.01 is one point",
     "accept": "plausible: the loss must not surely be above max_drop; proved: it must surely be within it",
-    "criterion": "how layers are ranked",
+    "criterion": "how layers are ranked; or a sum such as gradient+0.5*error",
     "search": "how a plan is found",
-    "budget": "0.5MB, 300kB or avg_bits=4, instead of a loss",
+    "budget": "0.5MB, 300kB, avg_bits=4 or 5ms, instead of a loss",
+    "levels": "what a sensitivity table may choose from: 8,4,3,2 or nested4,int4/64",
     "low": "bits of layers that can do with few",
     "count": "put so many layers at few bits",
     "statistic": "of weight differences",

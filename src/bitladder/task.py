@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from bitladder.assign.budget import MILLISECONDS, target
 from bitladder.assign.classes import MODES, floors, heads, searchable
-from bitladder.assign.criteria import CRITERIA, Order, low_steps
+from bitladder.assign.criteria import CRITERIA, SEVERAL, Order, averaged, low_steps, parts
 from bitladder.assign.edge import edge, meet
 from bitladder.assign.journal import Journal
-from bitladder.assign.score import runner
+from bitladder.assign.score import divergence, outputs_of, runner
 from bitladder.assign.search import SEARCHES, SLACK, Choice, also
+from bitladder.assign.solve import SOLVERS
 from bitladder.errors import require
 from bitladder.formats import Format, Nested
 from bitladder.ir.graph import Graph
@@ -56,11 +58,17 @@ class Goal:
     seed: int = 0
     keep: int | None = None
     work: Path | None = None
+    table: Path | None = None
+    levels: str | None = None
+
+    @property
+    def by_table(self) -> bool:
+        """Whether a sensitivity table finds the plan."""
+        return self.table is not None or (self.budget is not None and target(self.budget)[0] == MILLISECONDS)
 
     def __post_init__(self) -> None:
         words: dict[str, Mapping[str, Any]] = {
-            "criterion": CRITERIA,
-            "search": SEARCHES,
+            "search": SEARCHES | SOLVERS,
             "statistic": STATISTICS,
             "normalize": NORMALIZATIONS,
             "head_rule": MODES,
@@ -68,6 +76,7 @@ class Goal:
         for name, known in words.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"quantize: {name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        parts(self.criterion)
         for name, least in {"low": 1, "cycles": 1, "keep": 2, "count": 0, "accept_at_most": 0}.items():
             value = getattr(self, name)
             if value is not None and value < least:
@@ -76,26 +85,13 @@ class Goal:
             raise ValueError(f"quantize: max_drop must be a fraction in [0, 1), got {self.max_drop}; one point is 0.01")
         if self.budget is not None:
             target(self.budget)
+        for name, value in {"search": self.search if self.search in SOLVERS else None, "levels": self.levels}.items():
+            if value is not None and not self.by_table:
+                raise ValueError(f"quantize: {name} {value!r} is for sensitivity tables; name one with table")
         if self.search == "budget" and self.budget is None:
             raise ValueError("quantize: search budget needs a budget such as 0.5MB or avg_bits=4; give one")
         if self.search == "count" and self.count is None:
             raise ValueError("quantize: search count needs the number of layers; give count")
-
-
-def target(budget: str) -> tuple[str, float]:
-    """What a budget limits, and to how much.
-
-    >>> target("0.5MB"), target("avg_bits=4")
-    (('bytes', 500000.0), ('avg_bits', 4.0))
-    """
-    units = {"MB": 1e6, "kB": 1e3, "KB": 1e3, "B": 1.0}
-    try:
-        if budget.startswith("avg_bits="):
-            return "avg_bits", float(budget.removeprefix("avg_bits="))
-        unit = next(u for u in units if budget.endswith(u))
-        return "bytes", float(budget.removesuffix(unit)) * units[unit]
-    except (StopIteration, ValueError):
-        raise ValueError(f"quantize: budget must be written like 0.5MB, 300kB or avg_bits=4, got {budget!r}") from None
 
 
 @dataclass(frozen=True)
@@ -143,10 +139,7 @@ class Task:
     def __post_init__(self) -> None:
         for name in self.ends():
             fmt = self.formats[name]
-            if isinstance(fmt, Nested):
-                self.formats[name] = replace(
-                    fmt, matter={b: w for b, w in fmt.matter.items() if b > END_BITS} | {END_BITS: 8.0}
-                )
+            self.formats[name] = at_an_end(fmt)
 
     # ------------------------------------------------------------------------------------------------- networks
 
@@ -322,19 +315,35 @@ class Task:
         """The layers in the order of the criterion; heads that need their bits are set aside."""
         goal, plain = self.goal, self.bench.plain
         free = searchable(tuple(self.formats), self.floors(), goal.low)
-        criterion = CRITERIA[goal.criterion]
         low = at_bits(next(iter(self.formats.values())), goal.low)
         given: dict[str, Any] = {"graph": plain, "names": free, "loss": loss, "seed": goal.seed, "low": low}
-        options: dict[str, Any] = {}
-        if "learned" in criterion.needs:
+        given |= {"samples": self.bench.samples, "apart": self.apart}
+        named, options = parts(goal.criterion), dict[str, Any]()
+        needs = {need for name, _ in named for need in CRITERIA[name].needs}
+        if "codes" in needs:
+            lowered = self.narrowed(dict.fromkeys(free, goal.low))
+            given["codes"] = {n: c for n, c in self.bench.baked(lowered).constants.items() if n in free}
+        if "learned" in needs:
             given["learned"] = self.learned()
             steps = low_steps(plain, low) if goal.normalize == "step" else None
             options = {"statistic": goal.statistic, "normalize": goal.normalize, "steps": steps}
-        values = criterion.values(*(given[n] for n in criterion.needs), **options)
+
+        def values_of(name: str) -> Mapping[str, float]:
+            criterion = CRITERIA[name]
+            return criterion.values(*(given[n] for n in criterion.needs), **(options if "learned" in criterion.needs else {}))
+
+        criterion = CRITERIA[named[0][0]] if len(named) == 1 else SEVERAL
+        found_values = [(values_of(name), weight) for name, weight in named]
+        values = found_values[0][0] if len(named) == 1 else averaged(found_values)
         found = criterion.order({n: values[n] for n in free if n in values}, skip_smallest=goal.skip_smallest)
         why = dict.fromkeys(found.silent, "did not learn") | dict.fromkeys(found.skipped, "the smallest value, skipped")
         held = {n: "classifier, kept wide by its number of classes" for n in self.formats if n not in free}
         return Ranking(values, found, why | held)
+
+    def apart(self, names: Sequence[str]) -> float:
+        """How far layers at low bits move the outputs from the float network's, on the samples that biases are corrected on."""
+        graph = self.network(dict.fromkeys(names, self.goal.low))
+        return float(divergence(outputs_of(self.bench.plain, self.bench.samples), outputs_of(graph, self.bench.samples)).mean())
 
     def learned(self) -> Any:
         """How far each weight moves in a few cycles of learning (S2)."""
@@ -361,7 +370,11 @@ class Task:
         return found
 
     def fingerprint(self) -> str:
-        """What losses depend on, as a hash: weights, activation encodings, formats, samples, settings."""
+        """What losses of this goal depend on, as a hash."""
+        return hashlib.sha256(f"{self.about()}{self.goal.low}{self.goal.keep}".encode()).hexdigest()
+
+    def about(self) -> str:
+        """What losses of any goal depend on, as a hash: weights, activation encodings, formats, samples, rounding."""
         h = hashlib.sha256()
         for name, c in sorted(self.bench.plain.constants.items()):
             h.update(name.encode() + (c.tobytes() if isinstance(c, np.ndarray) else b""))
@@ -369,7 +382,7 @@ class Task:
             h.update(f"{name}{e.format}".encode() + b"".join(np.asarray(p).tobytes() for p in e.params.values()))
         h.update(repr(sorted((n, str(f)) for n, f in self.formats.items())).encode())
         h.update(b"".join(a.tobytes() for a in self.bench.samples.values()))
-        h.update(repr((self.goal.low, self.goal.keep, self.bench.grams is None)).encode())
+        h.update(repr(self.bench.grams is None).encode())
         return h.hexdigest()
 
     # ---------------------------------------------------------------------------------------------------- result
@@ -393,6 +406,13 @@ class Task:
         self.tell("widths", bits, 0)
         narrow = graph.at(bits)
         return {"bits": bits, "bytes": Model(narrow).nbytes, "score": self.scored(narrow) if self.score else None}
+
+
+def at_an_end(fmt: Format) -> Format:
+    """A format as it suits the first and the last weight: nested ones are fitted for no fewer planes than run."""
+    if not isinstance(fmt, Nested):
+        return fmt
+    return replace(fmt, matter={b: w for b, w in fmt.matter.items() if b > END_BITS} | {END_BITS: 8.0})
 
 
 def at_bits(fmt: Format, bits: int) -> Format:

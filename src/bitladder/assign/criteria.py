@@ -78,6 +78,15 @@ def measured_accuracy(names: Sequence[str], loss: Callable[[Sequence[str]], floa
     return {name: float(loss((name,))) for name in names}
 
 
+def fisher(graph: Graph, codes: Mapping[str, QTensor], samples: Mapping[str, np.ndarray], seed: int) -> Values:
+    """What each layer alone loses at low precision by the Fisher form of the loss: mean squared gradient along its rounding
+    error, halved. Layers that no gradient reaches are absent."""
+    from bitladder.assign.gradient import losses, pulls
+
+    found = pulls(graph, {name: [q] for name, q in codes.items()}, [samples], seed=seed)
+    return {name: float(losses(v).mean()) for name, v in found.items()}
+
+
 def random_order(names: Sequence[str], seed: int = 0) -> Values:
     """Each layer's place in a random order that the seed gives."""
     places = np.random.Generator(np.random.Philox(key=seed)).permutation(len(names))
@@ -141,6 +150,53 @@ class Criterion:
         return order(values, skip_smallest=skip_smallest, only=only, zero_is_silence=self.zero_is_silence)
 
 
+def parts(criterion: str) -> list[tuple[str, float]]:
+    """The criteria that a text names, with their weights.
+
+    >>> parts("gradient"), parts("gradient+0.5*range")
+    ([('gradient', 1.0)], [('gradient', 1.0), ('range', 0.5)])
+    """
+    out = []
+    for part in criterion.split("+"):
+        weight, star, name = part.strip().rpartition("*")
+        if name not in CRITERIA:
+            raise ValueError(
+                f"quantize: criterion must be one of {', '.join(CRITERIA)}, or a sum such as gradient+0.5*range, "
+                f"got {criterion!r}"
+            )
+        try:
+            out.append((name, float(weight) if star else 1.0))
+        except ValueError:
+            raise ValueError(f"quantize: criterion {criterion!r} must have numbers before *, got {weight!r}") from None
+    return out
+
+
+def averaged(values: Sequence[tuple[Mapping[str, float], float]]) -> Values:
+    """The weighted mean of the ranks that each layer has by several criteria, from 0 to 1; layers that one does not know go
+    by the others.
+
+    >>> averaged([({"a": 1.0, "b": 5.0, "c": 5.0}, 1.0), ({"a": 9.0, "b": 2.0}, 1.0)])
+    {'a': 0.5, 'b': 0.375, 'c': 0.75}
+    """
+    sums: dict[str, tuple[float, float]] = {}
+    for each, weight in values:
+        for name, rank in ranks(each).items():
+            total, weights = sums.get(name, (0.0, 0.0))
+            sums[name] = total + weight * rank, weights + weight
+    return {name: total / weights if weights else 0.0 for name, (total, weights) in sums.items()}
+
+
+def ranks(values: Mapping[str, float]) -> Values:
+    """The place of each layer between the lowest value, 0, and the highest, 1; equal ones share theirs. NaN has none."""
+    known = {name: value for name, value in values.items() if not math.isnan(value)}
+    row = np.sort(np.array(list(known.values())))
+    last = max(len(row) - 1, 1)
+    return {
+        name: float(np.searchsorted(row, value) + np.searchsorted(row, value, side="right") - 1) / 2 / last
+        for name, value in known.items()
+    }
+
+
 CRITERIA = {
     "weight_difference": Criterion(
         weight_difference, ("learned",), "how far the weights move in a few cycles of learning", True
@@ -148,5 +204,13 @@ CRITERIA = {
     "range": Criterion(weight_range, ("graph",), "largest weight minus smallest"),
     "accuracy": Criterion(measured_accuracy, ("names", "loss"), "what each layer alone at low precision loses, measured"),
     "error": Criterion(quantization_error, ("graph", "low"), "error of the weights at low precision, relative to their size"),
+    "gradient": Criterion(
+        fisher, ("graph", "codes", "samples", "seed"), "what each layer alone at low precision loses, by gradients"
+    ),
+    "divergence": Criterion(
+        measured_accuracy, ("names", "apart"), "how far each layer alone at low precision moves the outputs, measured"
+    ),
     "random": Criterion(random_order, ("names", "seed"), "an order drawn from the seed, to compare with"),
 }
+
+SEVERAL = Criterion(lambda: {}, (), "the mean of the ranks that layers have by several criteria")

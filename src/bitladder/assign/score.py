@@ -6,7 +6,7 @@ classes (samples, classes), else one minus the relative error of the output.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,3 +134,29 @@ def closeness(rows: np.ndarray) -> float:
     """One minus the relative error, of rows that hold squared errors and squared outputs."""
     error, length = rows.sum(0)
     return 1.0 - float(np.sqrt(error / max(length, 1e-60)))
+
+
+def divergence(plain: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> np.ndarray:
+    """How far each sample's outputs are from those of the float network: in nats for classes, else as shares of their power."""
+    total: Any = 0.0
+    for p, q in ((np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in zip(plain, other, strict=True)):
+        if class_like(p):
+            total = total + (np.exp(log_shares(p)) * (log_shares(p) - log_shares(q))).sum(1)
+        else:
+            power = max(float(np.mean(np.square(p))) * p[0].size, 1e-30)
+            total = total + np.square(q - p).reshape(len(p), -1).sum(1) / power
+    return np.asarray(total, np.float64)
+
+
+def log_shares(out: np.ndarray) -> np.ndarray:
+    """Logarithms of the softmax of outputs (samples, classes)."""
+    less = out - out.max(1, keepdims=True)
+    return np.asarray(less - np.log(np.exp(less).sum(1, keepdims=True)))
+
+
+def outputs_of(graph: Graph, samples: Mapping[str, np.ndarray], size: int = BATCH) -> list[np.ndarray]:
+    """All outputs of a network on all samples, float64."""
+    net, count = runner(graph), len(next(iter(samples.values())))
+    parts = [net(*(a[at : at + size] for a in samples.values())) for at in range(0, count, size)]
+    rows = [part if isinstance(part, tuple | list) else (part,) for part in parts]
+    return [np.concatenate([np.asarray(row[i], np.float64) for row in rows]) for i in range(len(rows[0]))]

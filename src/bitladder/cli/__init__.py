@@ -125,7 +125,15 @@ COMMANDS: dict[str, tuple[str, list[tuple[tuple[str, ...], dict]]]] = {
                 {"metavar": "NAME", "help": "nearest, feedback, rate or trellis (default: by effort)"},
             ),
             (("--meta",), {"metavar": "FILE.json", "help": "class labels, normalisation, layout, to keep in the file"}),
-            (("--budget",), {"metavar": "SIZE", "help": "0.5MB or avg_bits=4; coded ones with --rounding rate"}),
+            (
+                ("--budget",),
+                {"metavar": "SIZE", "help": "0.5MB, avg_bits=4 or 5ms; bytes are coded ones with --table or --rounding rate"},
+            ),
+            (
+                ("--table",),
+                {"metavar": "FILE", "help": "a sensitivity table to solve --budget or --max-drop from; measured if not there"},
+            ),
+            (("--levels",), {"metavar": "LIST", "help": "with a table, what layers may be: 8,4,3,2 or nested4,int4/64"}),
             (("--low",), {"type": positive, "help": "bits of layers that can do with few (default: 4)"}),
             (("--count",), {"type": positive, "help": "put so many layers at few bits"}),
             (("--keep",), {"type": positive, "help": "store this many planes of every layer; the plan becomes the default"}),
@@ -256,7 +264,16 @@ COMMANDS: dict[str, tuple[str, list[tuple[tuple[str, ...], dict]]]] = {
             QUIET,
         ],
     ),
-    "report": ("one self-contained page about a network", [FILE, out("PAGE.html", "the page to write"), JSON, QUIET]),
+    "report": (
+        "one self-contained page about a network",
+        [
+            FILE,
+            (("--table",), {"metavar": "FILE", "help": "a sensitivity table, which the page solves for other budgets"}),
+            out("PAGE.html", "the page to write"),
+            JSON,
+            QUIET,
+        ],
+    ),
 }
 
 

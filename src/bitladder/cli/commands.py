@@ -20,6 +20,7 @@ from bitladder import disk, file, native, recipes
 from bitladder.assign.accept import leaks, line
 from bitladder.assign.gains import by_plane, gains
 from bitladder.assign.score import Score, accuracy, check_classes, class_like, first_output, likeness, runner
+from bitladder.assign.sensitivity import Table
 from bitladder.cli import arrays
 from bitladder.cli.bound import Bound
 from bitladder.cli.network import network
@@ -69,7 +70,7 @@ def quantize_command(args: Namespace, terminal: Terminal) -> Outcome:
     begun = time.monotonic()
     calib = data["calibration"]
     given: dict[str, Any] = {"labels": calib.labels, "score": score, "test": test, "work": work, "progress": terminal.progress}
-    model = quantize(graph, calib.batches(), **given, **words)
+    model = quantize(graph, calib.batches(), table=args.table, **given, **words)
     model = annotated(model, score, notes, saving, {"leaked": shared} if shared else {})
     if not leads():  # under torchrun all processes learn, one writes
         return Outcome("", met=bool(model.graph.meta["result"].get("goal_met", True)))
@@ -339,7 +340,8 @@ def report(args: Namespace, terminal: Terminal) -> Outcome:
     from bitladder.report import write
 
     terminal.progress("report", 0, 0)
-    write(model, args.output, place=args.file)
+    table = None if args.table is None else Table.load(args.table)
+    write(model, args.output, place=args.file, table=table)
     return Outcome(str(model), args.output, (), {"file_bytes": os.path.getsize(args.output)})
 
 

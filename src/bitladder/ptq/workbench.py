@@ -94,6 +94,10 @@ class Workbench:
         """Mean outputs of the float network's weighted nodes, measured once."""
         return outputs_wanted(self.plain, self.samples)
 
+    def baked(self, formats: Mapping[str, Format | None]) -> Graph:
+        """The network in these formats, biases as they were."""
+        return bake(self.plain, formats, self.activations, memo=self.memo, grams=self.grams, cover=self.cover, align=self.align)
+
     def network(
         self,
         formats: Mapping[str, Format | None],
@@ -107,8 +111,7 @@ class Workbench:
 
         least: the fewest planes that a nested weight runs on. widths: those for which biases get a version of their own.
         """
-        now = {n: f for n, f in formats.items() if self.rate is None or n not in self.rate.minds}
-        baked = bake(self.plain, now, self.activations, memo=self.memo, grams=self.grams, cover=self.cover, align=self.align)
+        baked = self.baked({n: f for n, f in formats.items() if self.rate is None or n not in self.rate.minds})
         if least:
             baked = baked.with_(meta={**baked.meta, "min_bits": dict(least)})
         if bits is not None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
 
 from bitladder import file
+from bitladder.assign.sensitivity import Table, short
 from bitladder.disk import replacing
 from bitladder.errors import require
 from bitladder.ir.graph import Graph
@@ -34,20 +36,26 @@ class Saved(Protocol):
 
 
 def write(
-    model: Saved, path: str | os.PathLike[str], *, name: str | None = None, place: str | os.PathLike[str] | None = None
+    model: Saved,
+    path: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    place: str | os.PathLike[str] | None = None,
+    table: Table | None = None,
 ) -> Path:
     """The path of a page that shows `model`, written whole or not at all.
 
     name: what the network is called, by default what its meta says, else the name of the file. place: the file that holds the
-    model, of which bytes are told as they are stored; without it they are those of packed codes.
+    model, of which bytes are told as they are stored; without it they are those of packed codes. table: a sensitivity table,
+    which the page solves for other budgets.
     """
-    words = page(model.graph, name or facts.words(model.graph.meta.get("name"), Path(path).stem), place)
+    words = page(model.graph, name or facts.words(model.graph.meta.get("name"), Path(path).stem), place, table)
     with replacing(path) as f:
         f.write(words.encode())
     return Path(path)
 
 
-def page(graph: Graph, name: str = "network", place: str | os.PathLike[str] | None = None) -> str:
+def page(graph: Graph, name: str = "network", place: str | os.PathLike[str] | None = None, table: Table | None = None) -> str:
     """The page as text; parts that the graph's meta does not hold say so in a line."""
     jinja = require("jinja2", "report", "report")
     safe = require("markupsafe", "report", "report").Markup
@@ -75,8 +83,32 @@ def page(graph: Graph, name: str = "network", place: str | os.PathLike[str] | No
         trace_caption=trace_caption(outcome),
         histograms=[(row, grid_words(row), safe(figures.histogram(i, row))) for i, row, _ in shown],
         notes=outcome.notes,
+        table=table,
+        table_words="" if table is None else table_words(table),
+        table_json="" if table is None else safe(embedded(table)),
+        budget_js=safe((resources.files(__package__) / "budget.js").read_text("utf-8")),
         **drawn,
     )
+
+
+def embedded(table: Table) -> str:
+    """What the page needs of a table, as JSON that ends no element."""
+    said: dict[str, Any] = {
+        "layers": [asdict(layer) for layer in table.layers],
+        "bytes": table.bytes,
+        "milliseconds": table.milliseconds,
+        "base": table.base,
+    }
+    curve = [] if table.scores is None else table.scores.curve()
+    fraction = table.scores is not None and any(word in table.scores.metric for word in facts.FRACTIONS)
+    said |= {"pairs": table.pairs, "curve": curve, "fraction": fraction}
+    return json.dumps(short(said), separators=(",", ":")).replace("<", "\\u003c")
+
+
+def table_words(table: Table) -> str:
+    """What a table rests on, in a sentence."""
+    scored = "" if table.scores is None else f" {len(table.scores.points)} plans were scored to tell what a loss costs."
+    return f"Losses of {len(table.layers)} layers by {table.criterion} on {table.samples} samples, intervals of 95 %.{scored}"
 
 
 def drawings(rows: Sequence[Layer], outcome: Result, widths: Sequence[Width]) -> dict[str, str]:
