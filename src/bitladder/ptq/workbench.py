@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from bitladder.ptq.bake import bake
 from bitladder.ptq.calibrate import Progress
 from bitladder.ptq.correct import correct, corrected_biases, outputs_wanted
 from bitladder.ptq.rate import Rate
-from bitladder.ptq.sequence import Sequence
+from bitladder.ptq.passes import Codes
+from bitladder.ptq.sequence import Inputs, Sequence
 
 KEPT_BYTES = 1 << 28  # samples that stay fill at most twice this
 FEWEST = 32  # but so many stay however large they are
@@ -78,6 +79,7 @@ class Workbench:
     """What all plans for one network share. `network` makes the graph of a plan, biases corrected on `samples`.
 
     grams: weights that have one are rounded with error feedback. rate: those that it knows, for the length of their codes.
+    passes: finished networks are rounded layer after layer, each for the inputs that it will get.
     """
 
     plain: Graph
@@ -87,6 +89,7 @@ class Workbench:
     cover: str = "mse"
     align: str = "weights"
     rate: Rate | None = None
+    passes: bool = False
     memo: dict[tuple[str, str], QTensor] = field(default_factory=dict)
 
     @cached_property
@@ -115,9 +118,43 @@ class Workbench:
             baked = baked.at(bits)
         if self.rate is None:
             return correct(self.plain, baked, self.samples, widths, progress, self.wanted)
-        sequence = Sequence(self.plain, self.samples, self.rate, formats, self.memo)
+        rate, formats = self.rate, dict(formats)
+
+        def rounded(name: str, inputs: Inputs) -> QTensor | None:
+            fmt = formats.get(name)
+            if fmt is None or name not in rate.minds:
+                return None
+            if (name, str(fmt)) not in self.memo:
+                moved, gram = inputs()
+                self.memo[name, str(fmt)] = rate.rounded(name, moved, fmt, gram)
+            return self.memo[name, str(fmt)]
+
+        sequence = Sequence(self.plain, self.samples, rounded)
         biases = corrected_biases(baked, self.samples, self.wanted, progress, sequence)
         return baked.with_(constants={**baked.constants, **sequence.made, **biases})
+
+    def finished(
+        self,
+        formats: Mapping[str, Format | None],
+        *,
+        least: Mapping[str, int] | None = None,
+        widths: tuple[int, ...] = (),
+        progress: Progress | None = None,
+    ) -> Graph:
+        """The network in these formats as well as the workbench can make it: rounded layer after layer, width after width."""
+        if not self.passes:
+            return self.network(formats, least=least, widths=widths, progress=progress)
+        codes = Codes(self.plain, formats, self.activations, self.cover, self.align)
+        rest = {name: fmt for name, fmt in formats.items() if name not in codes.nodes}
+        base = bake(self.plain, rest, self.activations, memo=self.memo, cover=self.cover, align=self.align)
+        base = base.with_(meta={**base.meta, "min_bits": dict(least)}) if least else base
+        for bits in codes.widths():
+            sequence = Sequence(self.plain, self.samples, partial(codes.reach, bits=bits))
+            biases = corrected_biases(codes.graph(base), self.samples, self.wanted, progress, sequence)
+        made = codes.graph(base)
+        if widths:
+            return correct(self.plain, made, self.samples, widths, progress, self.wanted)
+        return made.with_(constants={**made.constants, **biases})
 
     def at_divergence(self, divergence: float) -> Workbench:
         """The same workbench whose weights may cost so much; it must have a rate."""

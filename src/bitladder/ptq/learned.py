@@ -1,0 +1,162 @@
+"""Rounding that learns: all codes of a network move together until its outputs are those of the float network again.
+
+Feedback looks at one layer at a time. Here every weight has a latent number that begins at its code; the network runs on the
+codes nearest to the latents, what it answers is compared with the float network's answers on calibration samples (no labels),
+and the gradient moves the latents as if rounding were not there (Bengio et al., 2013). Only weights that are pulled the same
+way again and again change their codes, so a few hundred samples do not lead astray. Layers' outputs are compared, too.
+
+The network runs on codes all the time, so it is complete after every step: time may run out at any of them.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bitladder.errors import require
+from bitladder.formats import Nested, QTensor
+from bitladder.formats.tensor import store
+from bitladder.ir.graph import Graph
+from bitladder.ptq.calibrate import Progress
+from bitladder.runtime.reference import run
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How codes learn. rate: of latents, in codes a step; shift: of biases, in shares of their outputs' deviation.
+
+    layers: how much the errors of layers' outputs count beside that of the network's.
+    """
+
+    steps: int = 400
+    batch: int = 32
+    rate: float = 0.02
+    shift: float = 0.002
+    layers: float = 0.1
+
+
+def learned(
+    plain: Graph,
+    made: Graph,
+    weights: Mapping[str, QTensor],
+    samples: Mapping[str, np.ndarray],
+    how: Learning,
+    *,
+    parents: Mapping[str, QTensor] | None = None,
+    seed: int = 0,
+    deadline: float = math.inf,
+    progress: Progress | None = None,
+) -> tuple[dict[str, QTensor], dict[str, np.ndarray]]:
+    """Better codes for `weights` of the network `made`, and its biases with them; `plain` is the float network.
+
+    parents: tensors of fewer bits of which codes must stay children. deadline: when to stop, by `time.monotonic`.
+    """
+    torch = require("torch", "torch", "quantize: rounding learned")
+    from bitladder.convert.torch_ops import TORCH_OPS, tensor
+
+    x = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in samples.items()}
+    known = {name: tensor(decoded(c)) for name, c in made.constants.items() if isinstance(c, np.ndarray | QTensor)}
+    latents = {name: Latent(torch, q, (parents or {}).get(name)) for name, q in weights.items() if movable(q)}
+    nodes = {node.inputs[1]: node for _, node in plain.weights()}
+    shown = {node.outputs[0] for name, node in nodes.items() if name in latents}
+    biases = {n.inputs[2]: n for name, n in nodes.items() if name in latents and len(n.inputs) > 2 and n.inputs[2] in known}
+    size = {b: float(np.abs(np.asarray(known[b])).mean()) + 1e-6 for b in biases}
+    free = {b: torch.zeros_like(known[b], requires_grad=True) for b in biases}
+    float_known = {name: tensor(c) for name, c in plain.constants.items() if isinstance(c, np.ndarray)}
+    groups = [{"params": [t.x for t in latents.values()], "lr": how.rate}, {"params": list(free.values()), "lr": how.shift}]
+    adam = torch.optim.Adam(groups, betas=(0.9, 0.99))
+    pace = torch.optim.lr_scheduler.CosineAnnealingLR(adam, how.steps)
+    draw, count = np.random.default_rng(seed), len(next(iter(samples.values())))
+    order: list[int] = []
+    for done in range(how.steps):
+        if time.monotonic() > deadline:
+            break
+        if len(order) < min(how.batch, count):
+            order = draw.permutation(count).tolist()
+        some, order = torch.tensor(order[: how.batch]), order[how.batch :]
+        inputs = {k: v[some] for k, v in x.items()}
+        true: dict[str, Any] = {}
+        got: dict[str, Any] = {}
+        with torch.no_grad():
+            wanted = run(plain, inputs, ops=TORCH_OPS, known=float_known, watch=keeper(true, shown))
+        now = known | {name: t.value() for name, t in latents.items()}
+        now |= {b: known[b] + size[b] * free[b] for b in biases}
+        outputs = run(plain, inputs, ops=TORCH_OPS, known=now, watch=keeper(got, shown))
+        loss = sum(divergence(torch, outputs[name], wanted[name]) for name in plain.outputs)
+        if how.layers:
+            loss = loss + how.layers / len(shown) * sum(relative(got[name], true[name]) for name in sorted(shown))
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        pace.step()
+        for t in latents.values():
+            t.stay()
+        if progress:
+            progress("learn rounding", done + 1, how.steps)
+    tensors = {**weights, **{name: t.tensor() for name, t in latents.items()}}
+    return tensors, {b: (known[b] + size[b] * free[b]).detach().numpy() for b in biases}
+
+
+def decoded(c: np.ndarray | QTensor) -> np.ndarray:
+    """The reals of a constant."""
+    return c.decode() if isinstance(c, QTensor) else c
+
+
+def movable(q: QTensor) -> bool:
+    """Whether codes of a tensor are in the order of what they stand for, so that they can move up and down."""
+    return not (isinstance(q.format, Nested) and q.format.scheme == "sign")
+
+
+def keeper(into: dict[str, Any], names: set[str]) -> Any:
+    """A watch that keeps the values of these names."""
+    return lambda name, value: into.update({name: value} if name in names else {})
+
+
+def divergence(torch: Any, out: Any, wanted: Any) -> Any:
+    """How far outputs are from those wanted: in nats for classes (samples, classes), else as a share of their power."""
+    if out.ndim == 2 and out.shape[1] > 1:
+        log = torch.log_softmax
+        return torch.nn.functional.kl_div(log(out, 1), log(wanted, 1), log_target=True, reduction="batchmean")
+    return relative(out, wanted)
+
+
+def relative(out: Any, wanted: Any) -> Any:
+    """Squared error as a share of the power."""
+    return (out - wanted).square().mean() / wanted.square().mean().clamp_min(1e-12)
+
+
+class Latent:
+    """The latent numbers of one weight, in units of codes, and what their codes decode to."""
+
+    def __init__(self, torch: Any, q: QTensor, parent: QTensor | None):
+        self.torch, self.q = torch, q
+        low, high = q.format.span()
+        codes = q.codes.astype(np.int64)
+        if parent is None:
+            self.low, self.high = torch.tensor(float(low)), torch.tensor(float(high))
+        else:
+            spread = 2 ** (q.format.bits - parent.format.bits)
+            first = torch.from_numpy(parent.codes.astype(np.float32)) * spread
+            self.low, self.high = first, first + (spread - 1)
+        reach = [q.encoding.decode(np.full(q.shape, end, np.float32)) for end in (low, high)]
+        self.slope = torch.from_numpy(np.ascontiguousarray((reach[1] - reach[0]) / (high - low), np.float32))
+        self.x = torch.from_numpy(codes.astype(np.float32)).requires_grad_(True)
+
+    def value(self) -> Any:
+        """What the codes decode to, whose gradient passes to the latents."""
+        hard = self.q.encoding.decode(self.x.detach().round())
+        return hard + self.slope * (self.x - self.x.detach())
+
+    def stay(self) -> None:
+        """Keep the latents among the codes that may be."""
+        with self.torch.no_grad():
+            self.x.copy_(self.torch.minimum(self.torch.maximum(self.x, self.low - 0.4), self.high + 0.4))
+
+    def tensor(self) -> QTensor:
+        """The codes as they are now."""
+        return QTensor(self.q.encoding, store(self.x.detach().round().numpy(), self.q.format))
