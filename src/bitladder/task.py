@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from bitladder.errors import require
 from bitladder.formats import Format, Nested
 from bitladder.ir.graph import Graph
 from bitladder.model import Model, by_plan, packed_bytes
+from bitladder.ptq.clock import OutOfTime
 from bitladder.ptq.rate import coded
 from bitladder.ptq.workbench import Batches, Workbench
 from bitladder.stats.differences import NORMALIZATIONS, STATISTICS
@@ -32,6 +34,7 @@ LEVELS = (8, 4, 3, 2)  # the widths that a budget steps down through
 MANY_CLASSES = 16  # a classifier of more classes keeps at least the bits that their number asks for (S6)
 SAID = 256  # about how many bytes of a file say how it was made
 END_BITS = 6  # nested weights of the first and the last layer run on at least so many planes, unless a plan says fewer,
+SEARCH_TIME = 0.5  # of the time that is left, that a search may take; rounding wants the rest
 FEW = 5  # in networks of at least so many weights
 
 
@@ -156,11 +159,29 @@ class Task:
 
     def network(self, lowered: Mapping[str, int], widths: tuple[int, ...] = ()) -> Graph:
         """The network with some layers at fewer bits: narrower formats, or, with `keep`, fewer planes of the same codes."""
-        bits = self.bits(lowered)
-        least = {n: min(END_BITS, bits[n]) for n in self.ends() if isinstance(self.formats[n], Nested)}
+        bits, least = self.bits(lowered), self.least(lowered)
         if self.goal.keep:
             return self.bench.network(self.formats, bits=None if widths else bits, least=least, widths=widths)
         return self.bench.network(self.narrowed(lowered), least=least, widths=widths)
+
+    def finished(self, outcome: Outcome, formats: Formats, widths: tuple[int, ...]) -> tuple[Graph, dict[str, Any]]:
+        """The network that comes out, rounded as well as the workbench can, and what is to be told of it.
+
+        A search scored networks that were rounded faster; should this one miss the goal, it is that one.
+        """
+        lowered, said = outcome.lowered, dict(outcome.result)
+        graph = self.bench.finished(formats, least=self.least(lowered), widths=widths, progress=self.tell)
+        if not self.bench.passes or "score" not in said or self.bench.clock.over():
+            return graph, said
+        goal, score = self.goal, self.scored(graph)
+        if goal.max_drop is not None and said["goal_met"] and said["float"] - score > goal.max_drop + SLACK:
+            return self.network(lowered, widths), said
+        return graph, said | {"score": score}
+
+    def least(self, lowered: Mapping[str, int]) -> dict[str, int]:
+        """The fewest planes that nested weights of the first and the last layer run on."""
+        bits = self.bits(lowered)
+        return {n: min(END_BITS, bits[n]) for n in self.ends() if isinstance(self.formats[n], Nested)}
 
     def narrowed(self, lowered: Mapping[str, int]) -> Formats:
         """Every layer's format at its bits."""
@@ -197,12 +218,17 @@ class Task:
 
     def by_score(self, allowed: float) -> Outcome:
         """As many layers at `low` bits as the allowed drop permits, those first that the criterion ranks lowest."""
-        goal = self.goal
+        goal, clock, late = self.goal, self.bench.clock.share(SEARCH_TIME), list[int]()
         plain, reference = self.scored(self.bench.plain), self.scored(self.network({}))
         about = hashlib.sha256(f"{self.fingerprint()}{plain}{reference}".encode()).hexdigest()
-        memo = {} if goal.work is None else Journal(goal.work / "search.journal", about)
+        memo: MutableMapping[str, float] = {} if goal.work is None else Journal(goal.work / "search.journal", about)
+
+        memo = memo if clock.end == math.inf else dict(memo)  # what time did not allow is no loss to remember
 
         def loss(tried: Sequence[str] | Mapping[str, int]) -> float:
+            if clock.over():
+                late.append(1)
+                return math.inf
             self.tell("search", len(memo) + 1, 0)
             return plain - self.scored(self.network(tried if isinstance(tried, Mapping) else dict.fromkeys(tried, goal.low)))
 
@@ -218,6 +244,9 @@ class Task:
             self.notes.append(
                 f"with every layer at its widest the network already loses {plain - reference:.4f}, more than allowed"
             )
+        if late:
+            found = replace(found, notes=tuple(note for note in found.notes if "not numbers" not in note))
+            self.notes.append(f"search: the time was over; {len(late)} sets of layers were not scored and stay wide")
         met = plain - score <= allowed + 1e-9
         return Outcome(lowered, self.told(found, ranking, met) | {"float": plain, "reference": reference, "score": score})
 
@@ -250,6 +279,8 @@ class Task:
         goal, benches, said = self.goal, dict[float, Workbench](), dict[str, Any]()
 
         def network(divergence: float) -> Graph:
+            if benches and divergence not in benches and self.bench.clock.over():
+                raise OutOfTime
             self.tell("search", len(benches) + 1, 0)
             self.bench = benches.setdefault(divergence, self.bench.at_divergence(divergence))
             made = self.network({})
@@ -261,12 +292,30 @@ class Task:
             what, limit = target(goal.budget)
             slope = 0.5 if what == "avg_bits" else weights / 16  # half a bit a weight
             spare = SAID if what == "bytes" else 0
-            found = meet(lambda d: coded(network(d), what), limit - spare, divergence, slope)
+            sizes: dict[float, float] = {}
+
+            def size_of(d: float) -> float:
+                return sizes.setdefault(d, coded(network(d), what))
+
+            try:
+                found = meet(size_of, limit - spare, divergence, slope)
+            except OutOfTime:
+                found = min((d for d, size in sizes.items() if size <= limit - spare), default=None)
+                self.notes.append("search: the time was over; what was found until then is the result")
             divergence, met = found or max(benches), found is not None
         elif self.score is not None and goal.max_drop is not None:
             said["float"] = plain = self.scored(self.bench.plain)
             allowed = goal.max_drop + SLACK
-            most, least = edge(lambda d: plain - self.scored(network(d)) <= allowed, divergence)
+            passed: dict[float, bool] = {}
+
+            def passes(d: float) -> bool:
+                return passed.setdefault(d, plain - self.scored(network(d)) <= allowed)
+
+            try:
+                most, least = edge(passes, divergence)
+            except OutOfTime:
+                most, least = max((d for d, good in passed.items() if good), default=None), min(passed, default=None)
+                self.notes.append("search: the time was over; what was found until then is the result")
             divergence, met = most or least or divergence, most is not None
         graph = network(divergence)
         size, bits = coded(graph, "bytes"), coded(graph, "avg_bits")
@@ -281,6 +330,8 @@ class Task:
             raise ValueError(
                 f"quantize: criterion {self.goal.criterion!r} measures accuracy; give evaluation data or another criterion"
             )
+        if self.bench.clock.over():
+            raise OutOfTime
         if "reference" not in self.known:
             self.known["reference"] = self.scored(self.network({}))
         return self.known["reference"] - self.scored(self.network(dict.fromkeys(names, self.goal.low)))
@@ -323,11 +374,16 @@ class Task:
         low = at_bits(next(iter(self.formats.values())), goal.low)
         given: dict[str, Any] = {"graph": plain, "names": free, "loss": loss, "seed": goal.seed, "low": low}
         options: dict[str, Any] = {}
-        if "learned" in criterion.needs:
-            given["learned"] = self.learned()
-            steps = low_steps(plain, low) if goal.normalize == "step" else None
-            options = {"statistic": goal.statistic, "normalize": goal.normalize, "steps": steps}
-        values = criterion.values(*(given[n] for n in criterion.needs), **options)
+        try:
+            if "learned" in criterion.needs:
+                given["learned"] = self.learned()
+                steps = low_steps(plain, low) if goal.normalize == "step" else None
+                options = {"statistic": goal.statistic, "normalize": goal.normalize, "steps": steps}
+            values = criterion.values(*(given[n] for n in criterion.needs), **options)
+        except OutOfTime:
+            self.notes.append(f"no time for the criterion {goal.criterion}; layers are in the order of their weights' ranges")
+            criterion = CRITERIA["range"]
+            values = criterion.values(*(given[n] for n in criterion.needs))
         found = criterion.order({n: values[n] for n in free if n in values}, skip_smallest=goal.skip_smallest)
         why = dict.fromkeys(found.silent, "did not learn") | dict.fromkeys(found.skipped, "the smallest value, skipped")
         held = {n: "classifier, kept wide by its number of classes" for n in self.formats if n not in free}
@@ -341,6 +397,13 @@ class Task:
 
         module = to_torch(self.raw)
         samples, labels = self.batches.some(self.batches.keep)
+        clock = self.bench.clock.share(SEARCH_TIME)
+
+        def tell(done: int, total: int, word: str) -> None:
+            if clock.over():
+                raise OutOfTime
+            self.tell("learn", done, total)
+
         if labels is None:
             self.notes.append("the calibration data has no labels, so the network learned from its own answers")
         found = learn(
@@ -352,7 +415,7 @@ class Task:
             seed=self.goal.seed,
             start=self.goal.start,
             work=self.goal.work,
-            progress=lambda done, total, word: self.tell("learn", done, total),
+            progress=tell,
         )
         self.notes += found.notes
         return found
@@ -377,9 +440,9 @@ class Task:
         nested = [f.bits for f in formats.values() if isinstance(f, Nested)]
         widths = tuple(range(2, max(nested) + 1)) if nested else ()
         self.tell("correct biases", 0, 0)
-        graph = self.network(outcome.lowered, widths)
+        graph, result = self.finished(outcome, formats, widths)
         plan = {n: str(f) for n, f in self.narrowed(outcome.lowered).items()}
-        meta = {**graph.meta, "plan": plan, "result": dict(outcome.result)}
+        meta = {**graph.meta, "plan": plan, "result": result}
         if self.goal.keep:
             meta["default_bits"] = {n: b for n, b in self.bits(outcome.lowered).items() if isinstance(self.formats[n], Nested)}
         graph = graph.with_(meta=meta)
@@ -389,7 +452,8 @@ class Task:
         """One line of the table of widths."""
         self.tell("widths", bits, 0)
         narrow = graph.at(bits)
-        return {"bits": bits, "bytes": Model(narrow).nbytes, "score": self.scored(narrow) if self.score else None}
+        scored = self.score is not None and not self.bench.clock.over()
+        return {"bits": bits, "bytes": Model(narrow).nbytes, "score": self.scored(narrow) if scored else None}
 
 
 def at_bits(fmt: Format, bits: int) -> Format:

@@ -49,6 +49,8 @@ WORDS: dict[str, tuple[type | tuple[type, ...], Any]] = {
     "cover": (str, "mse"),
     "align": (str, "weights"),
     "rounding": (str, None),
+    "equalize": (bool, False),
+    "time_limit": (float, None),
     "meta": (dict, None),
     "low": (int, 4),
     "count": (int, None),

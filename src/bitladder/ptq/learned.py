@@ -10,8 +10,6 @@ The network runs on codes all the time, so it is complete after every step: time
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,20 +21,21 @@ from bitladder.formats import Nested, QTensor
 from bitladder.formats.tensor import store
 from bitladder.ir.graph import Graph
 from bitladder.ptq.calibrate import Progress
+from bitladder.ptq.clock import Clock
 from bitladder.runtime.reference import run
+
+NEAR = 0.45  # how far from its code, in codes, a latent number begins at most, and may go beyond the outermost code
 
 
 @dataclass(frozen=True)
 class Learning:
-    """How codes learn. rate: of latents, in codes a step; shift: of biases, in shares of their outputs' deviation.
-
-    layers: how much the errors of layers' outputs count beside that of the network's.
+    """How codes learn. rate: of latents, in codes a step, falling to nothing. layers: how much errors of layers' outputs count beside the
+    network's.
     """
 
     steps: int = 400
     batch: int = 32
     rate: float = 0.02
-    shift: float = 0.002
     layers: float = 0.1
 
 
@@ -48,33 +47,31 @@ def learned(
     how: Learning,
     *,
     parents: Mapping[str, QTensor] | None = None,
+    starts: Mapping[str, np.ndarray] | None = None,
     seed: int = 0,
-    deadline: float = math.inf,
+    clock: Clock = Clock(),
     progress: Progress | None = None,
-) -> tuple[dict[str, QTensor], dict[str, np.ndarray]]:
-    """Better codes for `weights` of the network `made`, and its biases with them; `plain` is the float network.
+) -> dict[str, QTensor]:
+    """Better codes for `weights` of the network `made`; `plain` is the float network.
 
-    parents: tensors of fewer bits of which codes must stay children. deadline: when to stop, by `time.monotonic`.
+    parents: tensors of fewer bits of which codes must stay children. Without torch, or time, codes stay as they are.
     """
     torch = require("torch", "torch", "quantize: rounding learned")
     from bitladder.convert.torch_ops import TORCH_OPS, tensor
 
     x = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in samples.items()}
     known = {name: tensor(decoded(c)) for name, c in made.constants.items() if isinstance(c, np.ndarray | QTensor)}
-    latents = {name: Latent(torch, q, (parents or {}).get(name)) for name, q in weights.items() if movable(q)}
+    parents, starts = parents or {}, starts or {}
+    latents = {n: Latent(torch, q, parents.get(n), starts.get(n)) for n, q in weights.items() if movable(q)}
     nodes = {node.inputs[1]: node for _, node in plain.weights()}
     shown = {node.outputs[0] for name, node in nodes.items() if name in latents}
-    biases = {n.inputs[2]: n for name, n in nodes.items() if name in latents and len(n.inputs) > 2 and n.inputs[2] in known}
-    size = {b: float(np.abs(np.asarray(known[b])).mean()) + 1e-6 for b in biases}
-    free = {b: torch.zeros_like(known[b], requires_grad=True) for b in biases}
-    float_known = {name: tensor(c) for name, c in plain.constants.items() if isinstance(c, np.ndarray)}
-    groups = [{"params": [t.x for t in latents.values()], "lr": how.rate}, {"params": list(free.values()), "lr": how.shift}]
-    adam = torch.optim.Adam(groups, betas=(0.9, 0.99))
+    true_known = {name: tensor(c) for name, c in plain.constants.items() if isinstance(c, np.ndarray)}
+    adam = torch.optim.Adam([t.x for t in latents.values()], lr=how.rate, betas=(0.9, 0.99))
     pace = torch.optim.lr_scheduler.CosineAnnealingLR(adam, how.steps)
     draw, count = np.random.default_rng(seed), len(next(iter(samples.values())))
     order: list[int] = []
     for done in range(how.steps):
-        if time.monotonic() > deadline:
+        if clock.over():
             break
         if len(order) < min(how.batch, count):
             order = draw.permutation(count).tolist()
@@ -83,9 +80,8 @@ def learned(
         true: dict[str, Any] = {}
         got: dict[str, Any] = {}
         with torch.no_grad():
-            wanted = run(plain, inputs, ops=TORCH_OPS, known=float_known, watch=keeper(true, shown))
+            wanted = run(plain, inputs, ops=TORCH_OPS, known=true_known, watch=keeper(true, shown))
         now = known | {name: t.value() for name, t in latents.items()}
-        now |= {b: known[b] + size[b] * free[b] for b in biases}
         outputs = run(plain, inputs, ops=TORCH_OPS, known=now, watch=keeper(got, shown))
         loss = sum(divergence(torch, outputs[name], wanted[name]) for name in plain.outputs)
         if how.layers:
@@ -98,8 +94,7 @@ def learned(
             t.stay()
         if progress:
             progress("learn rounding", done + 1, how.steps)
-    tensors = {**weights, **{name: t.tensor() for name, t in latents.items()}}
-    return tensors, {b: (known[b] + size[b] * free[b]).detach().numpy() for b in biases}
+    return {**weights, **{name: t.tensor() for name, t in latents.items()}}
 
 
 def decoded(c: np.ndarray | QTensor) -> np.ndarray:
@@ -133,7 +128,7 @@ def relative(out: Any, wanted: Any) -> Any:
 class Latent:
     """The latent numbers of one weight, in units of codes, and what their codes decode to."""
 
-    def __init__(self, torch: Any, q: QTensor, parent: QTensor | None):
+    def __init__(self, torch: Any, q: QTensor, parent: QTensor | None, start: np.ndarray | None):
         self.torch, self.q = torch, q
         low, high = q.format.span()
         codes = q.codes.astype(np.int64)
@@ -145,7 +140,8 @@ class Latent:
             self.low, self.high = first, first + (spread - 1)
         reach = [q.encoding.decode(np.full(q.shape, end, np.float32)) for end in (low, high)]
         self.slope = torch.from_numpy(np.ascontiguousarray((reach[1] - reach[0]) / (high - low), np.float32))
-        self.x = torch.from_numpy(codes.astype(np.float32)).requires_grad_(True)
+        near = codes if start is None else codes + start.clip(-NEAR, NEAR)
+        self.x = torch.from_numpy(near.astype(np.float32)).requires_grad_(True)
 
     def value(self) -> Any:
         """What the codes decode to, whose gradient passes to the latents."""
@@ -155,7 +151,7 @@ class Latent:
     def stay(self) -> None:
         """Keep the latents among the codes that may be."""
         with self.torch.no_grad():
-            self.x.copy_(self.torch.minimum(self.torch.maximum(self.x, self.low - 0.4), self.high + 0.4))
+            self.x.copy_(self.torch.minimum(self.torch.maximum(self.x, self.low - NEAR), self.high + NEAR))
 
     def tensor(self) -> QTensor:
         """The codes as they are now."""

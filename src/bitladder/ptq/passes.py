@@ -8,7 +8,8 @@ nested file holds networks each of which was rounded as a whole; other formats t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,10 @@ from bitladder.formats import Encoding, Format, Nested, QTensor
 from bitladder.formats.tensor import store
 from bitladder.ir.graph import CHANNEL_AXIS, Graph, Node
 from bitladder.ptq.bake import check_finite, weight_encoding
+from bitladder.ptq.calibrate import Progress
+from bitladder.ptq.clock import Clock
 from bitladder.ptq.feedback import ROWS, climbed, fits, stages
+from bitladder.ptq.learned import Learning, learned
 from bitladder.ptq.ranges import by_error
 from bitladder.ptq.sequence import Inputs
 
@@ -26,7 +30,8 @@ from bitladder.ptq.sequence import Inputs
 class Codes:
     """The weights of a network while they are rounded, each at the width that it has reached.
 
-    activations: their encodings, which fixed-point weights align with. made: tensors of the widths reached so far.
+    activations: their encodings, which fixed-point weights align with. made: tensors of the widths reached so far. parents: those of the width before. rests: how
+    far from its code, in codes, each weight would be at its best, given all others.
     """
 
     plain: Graph
@@ -36,6 +41,8 @@ class Codes:
     align: str = "weights"
     encodings: dict[str, Encoding] = field(default_factory=dict)
     made: dict[str, QTensor] = field(default_factory=dict)
+    parents: dict[str, QTensor | None] = field(default_factory=dict)
+    rests: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.nodes: dict[str, Node] = {
@@ -49,8 +56,8 @@ class Codes:
         low = {b for fmt in formats for b in stages(fmt)[:-1] if isinstance(fmt, Nested) and lowest.count(stages(fmt)[0]) > 2}
         return [*sorted(low), max((fmt.bits for fmt in formats), default=8)]
 
-    def reach(self, name: str, inputs: Inputs, *, bits: int) -> QTensor | None:
-        """A weight as codes of the width that it runs on in the pass of `bits`."""
+    def reach(self, name: str, inputs: Inputs | None, *, bits: int) -> QTensor | None:
+        """A weight as codes of the width that it runs on in the pass of `bits`; without inputs, as the nearest of them."""
         if name not in self.nodes:
             return None
         fmt = self.formats[name]
@@ -58,11 +65,21 @@ class Codes:
         width = next((b for b in stages(fmt) if b >= bits), fmt.bits)
         before = self.made.get(name)
         if before is None or before.format.bits < width:
-            self.made[name] = self.rounded(name, fmt, width, before, inputs)
+            rounded = self.nearest if inputs is None else partial(self.fed, inputs)
+            codes, encoding = rounded(name, fmt, width, before)
+            self.made[name] = QTensor(encoding, store(codes, encoding.format))
+            self.parents[name] = before
         return self.made[name]
 
-    def rounded(self, name: str, fmt: Format, width: int, before: QTensor | None, inputs: Inputs) -> QTensor:
-        """The codes of one weight at a width, children of those `before`."""
+    def complete(self, bits: int) -> None:
+        """Bring the weights that no pass has reached to their width for `bits`, in the quickest way."""
+        for name in self.nodes:
+            self.reach(name, None, bits=bits)
+
+    def fed(
+        self, inputs: Inputs, name: str, fmt: Format, width: int, before: QTensor | None
+    ) -> tuple[np.ndarray, Encoding]:
+        """Codes with error feedback, children of those `before`, and their encoding."""
         moved, gram = inputs()
         if name not in self.encodings:
             self.encodings[name] = self.encoding(name, moved, fmt, gram)
@@ -74,18 +91,59 @@ class Codes:
             parent = None if before is None else before.codes.reshape(codes.shape)[rows].astype(np.int64)
             made = climbed(flat[rows], encoding, moved.shape, rows, matrix, widths=(width,), parent=parent, last=last)
             codes[rows] = made[width]
-        narrow = encoding.at(width) if width < fmt.bits else encoding
-        return QTensor(narrow, store(codes.reshape(moved.shape), narrow.format))
+        narrow, codes = encoding.at(width) if width < fmt.bits else encoding, codes.reshape(moved.shape)
+        self.rests[name] = rest(moved, codes, narrow, gram)
+        return codes, narrow
 
-    def encoding(self, name: str, w: np.ndarray, fmt: Format, gram: np.ndarray) -> Encoding:
+    def nearest(self, name: str, fmt: Format, width: int, before: QTensor | None) -> tuple[np.ndarray, Encoding]:
+        """The nearest codes, children of those `before`, and their encoding."""
+        w = self.plain.constants[name]
+        assert isinstance(w, np.ndarray)
+        if name not in self.encodings:
+            self.encodings[name] = self.encoding(name, w, fmt, None)
+        encoding = self.encodings[name].at(width) if width < fmt.bits else self.encodings[name]
+        codes = encoding.encode(w)
+        if before is not None:
+            assert isinstance(encoding.format, Nested)
+            codes = encoding.format.child(codes, before.codes.astype(np.float32), width - before.format.bits)
+        return codes, encoding
+
+    def encoding(self, name: str, w: np.ndarray, fmt: Format, gram: np.ndarray | None) -> Encoding:
         """The encoding of one weight: ranges by error, unless kernel slices have lengths that agree with their inputs'."""
         node = self.nodes[name]
-        fitted = weight_encoding(node, w, fmt, self.activations.get(node.inputs[0]), cover=self.cover, align=self.align, gram=gram)
-        return fitted if self.cover != "mse" or len(fitted.axes) > 1 else by_error(w, fmt, gram, axis=CHANNEL_AXIS[node.op])
+        x = self.activations.get(node.inputs[0])
+        fitted = weight_encoding(node, w, fmt, x, cover=self.cover, align=self.align, gram=gram)
+        if gram is None or self.cover != "mse" or len(fitted.axes) > 1:
+            return fitted
+        return by_error(w, fmt, gram, axis=CHANNEL_AXIS[node.op])
+
+    def learn(
+        self,
+        graph: Graph,
+        samples: Mapping[str, Any],
+        how: Learning,
+        *,
+        seed: int,
+        clock: Clock,
+        progress: Progress | None,
+    ) -> None:
+        """Let all codes that `graph` runs on learn together, as children of those of the width before."""
+        parents = {name: q for name in self.made if (q := self.parents.get(name)) is not None}
+        options: dict[str, Any] = {"parents": parents, "starts": self.rests, "seed": seed, "clock": clock, "progress": progress}
+        self.made |= learned(self.plain, graph, self.made, samples, how, **options)
 
     def graph(self, base: Graph) -> Graph:
         """`base` with all weights that were made, at the widths that they have reached."""
         return base.with_(constants={**base.constants, **self.made})
+
+
+def rest(w: np.ndarray, codes: np.ndarray, encoding: Encoding, gram: np.ndarray) -> np.ndarray:
+    """How far from its code, in codes, each weight would err least, given all others."""
+    low, high = encoding.format.span()
+    slope = (encoding.decode(np.full(w.shape, high)) - encoding.decode(np.full(w.shape, low))) / (high - low)
+    apart = (w - encoding.decode(codes)).reshape(len(gram), -1, gram.shape[-1])
+    pull = np.matmul(apart, gram) / np.maximum(np.diagonal(gram, axis1=1, axis2=2), 1e-12)[:, None]
+    return np.asarray(pull.reshape(w.shape) / np.where(slope != 0, slope, 1.0), np.float32)
 
 
 def sequential(plain: Graph, name: str, node: Node, fmt: Format | None) -> bool:

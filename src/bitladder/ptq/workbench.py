@@ -14,24 +14,27 @@ from bitladder.ir.graph import Graph
 from bitladder.ptq import data
 from bitladder.ptq.bake import bake
 from bitladder.ptq.calibrate import Progress
+from bitladder.ptq.clock import Clock
 from bitladder.ptq.correct import correct, corrected_biases, outputs_wanted
 from bitladder.ptq.rate import Rate
+from bitladder.ptq.learned import Learning
 from bitladder.ptq.passes import Codes
 from bitladder.ptq.sequence import Inputs, Sequence
 
 KEPT_BYTES = 1 << 28  # samples that stay fill at most twice this
 FEWEST = 32  # but so many stay however large they are
+LEARNED = 4  # codes of more bits have nothing to learn: feedback leaves next to no error
 
 
 class Batches:
     """Checked batches of a stream, read once; an even selection of at most 2 `keep` samples stays for what needs them again.
 
     Every stride-th sample is kept; when there are too many, every other one goes and the stride doubles. So a stream that is
-    sorted by class leaves samples of every class.
+    sorted by class leaves samples of every class. When the time is over no further batch is read.
     """
 
-    def __init__(self, graph: Graph, stream: Iterator[Any], labels: Any, keep: int):
-        self.graph, self.stream, self.labels, self.keep = graph, stream, labels, keep
+    def __init__(self, graph: Graph, stream: Iterator[Any], labels: Any, keep: int, clock: Clock = Clock()):
+        self.graph, self.stream, self.labels, self.keep, self.clock = graph, stream, labels, keep, clock
         self.kept: list[tuple[dict[str, np.ndarray], Any]] = []  # single samples with their labels, None without
         self.count, self.stride = 0, 1
 
@@ -51,6 +54,8 @@ class Batches:
             if len(self.kept) > 2 * self.keep:
                 self.kept, self.stride = self.kept[::2], 2 * self.stride
             yield arrays
+            if self.clock.over():
+                return
         if self.labels is not None and len(self.labels) != self.count:
             raise ValueError(f"data: labels must be as many as samples ({self.count}), got {len(self.labels)}; cut them")
 
@@ -79,7 +84,8 @@ class Workbench:
     """What all plans for one network share. `network` makes the graph of a plan, biases corrected on `samples`.
 
     grams: weights that have one are rounded with error feedback. rate: those that it knows, for the length of their codes.
-    passes: finished networks are rounded layer after layer, each for the inputs that it will get.
+    passes: finished networks are rounded layer after layer, each for the inputs that it will get; then, with `learning`, all
+    codes learn together. clock: when to stop; whatever is not done by then is done in the quickest way.
     """
 
     plain: Graph
@@ -90,6 +96,9 @@ class Workbench:
     align: str = "weights"
     rate: Rate | None = None
     passes: bool = False
+    learning: Learning | None = None
+    seed: int = 0
+    clock: Clock = Clock()
     memo: dict[tuple[str, str], QTensor] = field(default_factory=dict)
 
     @cached_property
@@ -116,8 +125,10 @@ class Workbench:
             baked = baked.with_(meta={**baked.meta, "min_bits": dict(least)})
         if bits is not None:
             baked = baked.at(bits)
+        if self.clock.over():
+            return baked
         if self.rate is None:
-            return correct(self.plain, baked, self.samples, widths, progress, self.wanted)
+            return correct(self.plain, baked, self.samples, widths, progress, self.wanted, self.clock)
         rate, formats = self.rate, dict(formats)
 
         def rounded(name: str, inputs: Inputs) -> QTensor | None:
@@ -148,12 +159,24 @@ class Workbench:
         rest = {name: fmt for name, fmt in formats.items() if name not in codes.nodes}
         base = bake(self.plain, rest, self.activations, memo=self.memo, cover=self.cover, align=self.align)
         base = base.with_(meta={**base.meta, "min_bits": dict(least)}) if least else base
-        for bits in codes.widths():
+        biases: dict[str, np.ndarray] = {}
+        passes = codes.widths()
+        for bits in passes:
+            if self.clock.over():
+                break
             sequence = Sequence(self.plain, self.samples, partial(codes.reach, bits=bits))
-            biases = corrected_biases(codes.graph(base), self.samples, self.wanted, progress, sequence)
+            now = codes.graph(base)
+            biases = corrected_biases(now, self.samples, self.wanted, progress, sequence, self.clock)
+            codes.complete(bits)
+            if self.learning is not None and bits <= LEARNED:
+                now = codes.graph(base.with_(constants={**base.constants, **biases}))
+                clock = self.clock.share(1 / 2 if bits < passes[-1] else 1)
+                codes.learn(now, self.samples, self.learning, seed=self.seed, clock=clock, progress=progress)
+                biases = corrected_biases(codes.graph(base), self.samples, self.wanted, progress, clock=self.clock)
+        codes.complete(passes[-1])
         made = codes.graph(base)
         if widths:
-            return correct(self.plain, made, self.samples, widths, progress, self.wanted)
+            return correct(self.plain, made, self.samples, widths, progress, self.wanted, self.clock)
         return made.with_(constants={**made.constants, **biases})
 
     def at_divergence(self, divergence: float) -> Workbench:
