@@ -232,7 +232,12 @@ class Task:
             self.tell("search", len(memo) + 1, 0)
             return plain - self.scored(self.network(tried if isinstance(tried, Mapping) else dict.fromkeys(tried, goal.low)))
 
-        ranking = self.ranking(loss)
+        def measured(names: Sequence[str]) -> float:
+            if clock.over():
+                raise OutOfTime
+            return loss(names)
+
+        ranking = self.ranking(measured)
         found = SEARCHES[goal.search].find(
             ranking.order.ranked, loss, allowed, memo=memo, samples=getattr(self.score, "samples", None)
         )

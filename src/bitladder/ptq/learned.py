@@ -10,7 +10,8 @@ The network runs on codes all the time, so it is complete after every step: time
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,42 +60,58 @@ def learned(
     torch = require("torch", "torch", "quantize: rounding learned")
     from bitladder.convert.torch_ops import TORCH_OPS, tensor
 
-    x = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in samples.items()}
-    known = {name: tensor(decoded(c)) for name, c in made.constants.items() if isinstance(c, np.ndarray | QTensor)}
     parents, starts = parents or {}, starts or {}
     latents = {n: Latent(torch, q, parents.get(n), starts.get(n)) for n, q in weights.items() if movable(q)}
-    nodes = {node.inputs[1]: node for _, node in plain.weights()}
-    shown = {node.outputs[0] for name, node in nodes.items() if name in latents}
-    true_known = {name: tensor(c) for name, c in plain.constants.items() if isinstance(c, np.ndarray)}
+    if not latents:
+        return dict(weights)
+    teacher = {name: tensor(c) for name, c in plain.constants.items() if isinstance(c, np.ndarray)}
+    fixed = {name: tensor(decoded(c)) for name, c in made.constants.items() if isinstance(c, np.ndarray | QTensor)}
+    shown = {node.outputs[0] for name, node in plain.weights() if name in latents}
     adam = torch.optim.Adam([t.x for t in latents.values()], lr=how.rate, betas=(0.9, 0.99))
     pace = torch.optim.lr_scheduler.CosineAnnealingLR(adam, how.steps)
-    draw, count = np.random.default_rng(seed), len(next(iter(samples.values())))
-    order: list[int] = []
-    for done in range(how.steps):
-        if clock.over():
-            break
-        if len(order) < min(how.batch, count):
-            order = draw.permutation(count).tolist()
-        some, order = torch.tensor(order[: how.batch]), order[how.batch :]
-        inputs = {k: v[some] for k, v in x.items()}
-        true: dict[str, Any] = {}
-        got: dict[str, Any] = {}
-        with torch.no_grad():
-            wanted = run(plain, inputs, ops=TORCH_OPS, known=true_known, watch=keeper(true, shown))
-        now = known | {name: t.value() for name, t in latents.items()}
-        outputs = run(plain, inputs, ops=TORCH_OPS, known=now, watch=keeper(got, shown))
-        loss = sum(divergence(torch, outputs[name], wanted[name]) for name in plain.outputs)
-        if how.layers:
+    with one_thread(torch):
+        for done, batch in enumerate(batches(torch, samples, how, seed)):
+            if clock.over():
+                break
+            true: dict[str, Any] = {}
+            got: dict[str, Any] = {}
+            with torch.no_grad():
+                wanted = run(plain, batch, ops=TORCH_OPS, known=teacher, watch=keeper(true, shown))
+            now = fixed | {name: t.value() for name, t in latents.items()}
+            outputs = run(plain, batch, ops=TORCH_OPS, known=now, watch=keeper(got, shown))
+            loss = sum(divergence(torch, outputs[name], wanted[name]) for name in plain.outputs)
             loss = loss + how.layers / len(shown) * sum(relative(got[name], true[name]) for name in sorted(shown))
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-        pace.step()
-        for t in latents.values():
-            t.stay()
-        if progress:
-            progress("learn rounding", done + 1, how.steps)
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+            pace.step()
+            for t in latents.values():
+                t.stay()
+            if progress:
+                progress("learn rounding", done + 1, how.steps)
     return {**weights, **{name: t.tensor() for name, t in latents.items()}}
+
+
+def batches(torch: Any, samples: Mapping[str, np.ndarray], how: Learning, seed: int) -> Iterator[dict[str, Any]]:
+    """So many batches of a seeded shuffle of the samples, epoch after epoch."""
+    draw, count = np.random.default_rng(seed), len(next(iter(samples.values())))
+    size, order = min(how.batch, count), np.empty(0, np.int64)
+    for _ in range(how.steps):
+        if len(order) < size:
+            order = draw.permutation(count)
+        some, order = order[:size], order[size:]
+        yield {k: torch.from_numpy(np.ascontiguousarray(v[some])) for k, v in samples.items()}
+
+
+@contextmanager
+def one_thread(torch: Any) -> Iterator[None]:
+    """One thread while it lasts: gradients are sums whose order depends on how many there are."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def decoded(c: np.ndarray | QTensor) -> np.ndarray:
