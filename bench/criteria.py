@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from bench import cifar
+from bench import cifar, rounding
 from bench.options import Options, tell
 from bench.result import Figure, Result, Row, machine, versions
 from bench.subject import Interval, Judge, Subject, about, evenly, loss, subject
@@ -406,7 +406,7 @@ class Bench:
         truth = values[ONE]
         taus = [Row(f"{net}, Kendall tau, {name}", tau(v, truth), 1.0, ONE) for name, v in values.items() if name != ONE]
         literal, more = ((), []) if self.options.quick else self.literal(truth)
-        ranked = order(values[MAIN]).ranked
+        self.ranked = ranked = order(values[MAIN]).ranked
         chosen = {r: side.choose(ranked) for r, side in (("nearest", self.near), ("feedback", self.back))}
         curves = self.curves(values, literal)
         pairs, drawn = self.pairs(curves)
@@ -423,11 +423,13 @@ def bench(options: Options) -> Result:
     torch.set_num_threads(options.threads)
     tell("reading images")
     data = cifar.load(options.data)
-    found, rows = {}, []
+    found, rows, more_figures = {}, [], dict[str, Figure]()
     work = Work.of("criteria", (HIGH, LOW, CYCLES, SEED, CHOOSING), options.quick, about(options, data.test))
     for depth in options.depths:
-        found[depth], more = Bench(options, depth, data, work).measured()
-        rows += more
-    result = Result("criteria", tuple(rows), figures(found[20]), machine(options.threads, options.command), versions())
+        one = Bench(options, depth, data, work)
+        found[depth], more = one.measured()
+        few, judged = rounding.measured(options, depth, data, one.test, one.chooser, one.ranked, work)
+        rows, more_figures = [*rows, *more, *few], more_figures | judged
+    result = Result("criteria", tuple(rows), figures(found[20]) | more_figures, machine(options.threads, options.command), versions())
     work.done()
     return result
