@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from bench import cifar, rounding
+from bench import cifar
+from bench import rounding as few_bits
 from bench.options import Options, tell
 from bench.result import Figure, Result, Row, machine, versions
 from bench.subject import Interval, Judge, Subject, about, evenly, loss, subject
@@ -428,8 +429,10 @@ def bench(options: Options) -> Result:
     for depth in options.depths:
         one = Bench(options, depth, data, work)
         found[depth], more = one.measured()
-        few, judged = rounding.measured(options, depth, data, one.test, one.chooser, one.ranked, work)
+        few, judged = few_bits.measured(options, depth, data, one.test, one.chooser, one.ranked, work)
         rows, more_figures = [*rows, *more, *few], more_figures | judged
-    result = Result("criteria", tuple(rows), figures(found[20]) | more_figures, machine(options.threads, options.command), versions())
+    result = Result(
+        "criteria", tuple(rows), figures(found[20]) | more_figures, machine(options.threads, options.command), versions()
+    )
     work.done()
     return result

@@ -1,7 +1,7 @@
 """What few bits cost without training: plans of 4, 3 and 2 bits, one nested file at every width, steps that are powers of two.
 
-Rows of `criteria`. Weights are rounded as `quantize(..., rounding="sequence")` does, activations are int8, the first and the last
-layer have eight bits (in the nested file six at least). Every loss is against the float network on the same test images, paired
+Rows of `criteria`. Weights are rounded as `quantize(..., rounding="sequence")` does, activations are int8, the first and
+the last layer have eight bits (in the nested file six at least). Every loss is against the float network on the same test images, paired
 image by image, the mean of the calibration draws. Settings were chosen on training images.
 """
 
@@ -130,7 +130,9 @@ def measured(
 
     def tell(what: str, hits: Sequence[np.ndarray], peer: Sequence[np.ndarray], name: str) -> Interval:
         found = loss(hits, peer)
-        rows.append(Row.of(f"{net}, {what}, top-1 %, {of}", 100 * float(np.mean(hits)), 100 * float(np.mean(peer)), name, found.half))
+        rows.append(
+            Row.of(f"{net}, {what}, top-1 %, {of}", 100 * float(np.mean(hits)), 100 * float(np.mean(peer)), name, found.half)
+        )
         return found
 
     for bits, goal in LOSSES.items():
@@ -146,7 +148,16 @@ def measured(
     figures[f"{net}_powers_of_two"] = Figure.at_most(lost.mean, POWERS, lost.low)
     for bits, (share, allowed) in LAYERS.items():
         found, lost = layers_at(sides[0], chooser, ranked, bits)
-        rows.append(Row(f"{net}, share of the layers at {bits} bits, points lost on the test images", lost.mean, 0.0, "the 8-bit network", None, lost.half))
+        rows.append(
+            Row(
+                f"{net}, share of the layers at {bits} bits, points lost on the test images",
+                lost.mean,
+                0.0,
+                "the 8-bit network",
+                None,
+                lost.half,
+            )
+        )
         rows.append(Row(f"{net}, share of the layers at {bits} bits, one draw", found))
         figures[f"{net}_layers_at_{bits}_bits_in_passes"] = Figure.at_least(found, share, lost.low <= allowed)
     return rows, figures

@@ -85,7 +85,9 @@ def formats(plain, fmt):
 
 def gram_of(seed, inputs=27, rows=300, groups=1):
     draw = np.random.default_rng(seed)
-    x = np.maximum(draw.normal(size=(groups, rows, inputs)) @ (draw.normal(size=(inputs, inputs)) * np.geomspace(1, 0.1, inputs)), 0)
+    x = np.maximum(
+        draw.normal(size=(groups, rows, inputs)) @ (draw.normal(size=(inputs, inputs)) * np.geomspace(1, 0.1, inputs)), 0
+    )
     return np.matmul(x.swapaxes(1, 2), x)
 
 
@@ -98,7 +100,9 @@ def error(w, value, gram):
 
 
 @pytest.mark.parametrize(
-    "fmt", [Int(4), Int(2), Int(3, per="tensor"), Int(4, group=9), Fixed(4), Ternary(), Nested(4), Nested(2, matter={2: 1.0})], ids=str
+    "fmt",
+    [Int(4), Int(2), Int(3, per="tensor"), Int(4, group=9), Fixed(4), Ternary(), Nested(4), Nested(2, matter={2: 1.0})],
+    ids=str,
 )
 def test_ranges_by_error_err_less_after_feedback(fmt):
     """Than those that cover everything, and than those of least weight error, summed over random layers."""
@@ -290,7 +294,9 @@ def test_a_time_limit_is_kept(net):
     assert short < time.process_time() - began
 
 
-@pytest.mark.parametrize("options", [{"max_drop": 0.01}, {"max_drop": 0.01, "criterion": "accuracy"}, {"budget": "avg_bits=5"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"max_drop": 0.01}, {"max_drop": 0.01, "criterion": "accuracy"}, {"budget": "avg_bits=5"}], ids=str
+)
 def test_searches_return_their_best_when_time_is_over(net, options):
     x = samples(96)
     y = net(torch.from_numpy(x)).argmax(1).numpy()

@@ -42,7 +42,7 @@ from bitladder.task import Formats, Goal, Progress, Score, Task
 
 @dataclass(frozen=True)
 class Effort:
-    """How much work a preset does: samples that codes and biases are made on, samples kept to learn from, cycles of learning."""
+    """How much work a preset does: samples to round on, samples kept to learn from, cycles of learning."""
 
     correct: int
     learn: int

@@ -32,5 +32,8 @@ class Clock:
         return self if self.end == math.inf else Clock(now + part * max(self.end - now, 0.0))
 
 
+ENDLESS = Clock()
+
+
 class OutOfTime(Exception):
     """Raised inside a stage that cannot return early, and caught by the one that began it."""

@@ -17,7 +17,7 @@ from bitladder.formats import QTensor
 from bitladder.ir.graph import Graph, Node, PerWidth
 from bitladder.ir.rewrite import bias_name
 from bitladder.ptq.calibrate import Progress, as_kind, torch_ops
-from bitladder.ptq.clock import Clock
+from bitladder.ptq.clock import ENDLESS, Clock
 from bitladder.runtime.reference import clipped, enter, real, step
 
 Rounding = Callable[[Node, Mapping[str, Any]], "QTensor | None"]
@@ -84,7 +84,7 @@ def corrected_biases(
     wanted: Mapping[str, np.ndarray],
     progress: Progress | None = None,
     rounding: Rounding | None = None,
-    clock: Clock = Clock(),
+    clock: Clock = ENDLESS,
 ) -> dict[str, np.ndarray]:
     """Corrected biases (float32) by name, such that every weighted node's mean output is what is `wanted` of it.
 
@@ -140,7 +140,7 @@ def correct(
     widths: tuple[int, ...] = (),
     progress: Progress | None = None,
     wanted: Mapping[str, np.ndarray] | None = None,
-    clock: Clock = Clock(),
+    clock: Clock = ENDLESS,
 ) -> Graph:
     """`quantized` with corrected biases; one version for each of `widths` at biases whose weight is nested.
 

@@ -22,7 +22,7 @@ from bitladder.formats import Nested, QTensor
 from bitladder.formats.tensor import store
 from bitladder.ir.graph import Graph
 from bitladder.ptq.calibrate import Progress
-from bitladder.ptq.clock import Clock
+from bitladder.ptq.clock import ENDLESS, Clock
 from bitladder.runtime.reference import run
 
 NEAR = 0.45  # how far from its code, in codes, a latent number begins at most, and may go beyond the outermost code
@@ -30,8 +30,9 @@ NEAR = 0.45  # how far from its code, in codes, a latent number begins at most, 
 
 @dataclass(frozen=True)
 class Learning:
-    """How codes learn. rate: of latents, in codes a step, falling to nothing. layers: how much errors of layers' outputs count beside the
-    network's.
+    """How codes learn. rate: of latents, in codes a step, falling to nothing.
+
+    layers: how much errors of layers' outputs count beside the network's.
     """
 
     steps: int = 400
@@ -50,7 +51,7 @@ def learned(
     parents: Mapping[str, QTensor] | None = None,
     starts: Mapping[str, np.ndarray] | None = None,
     seed: int = 0,
-    clock: Clock = Clock(),
+    clock: Clock = ENDLESS,
     progress: Progress | None = None,
 ) -> dict[str, QTensor]:
     """Better codes for `weights` of the network `made`; `plain` is the float network.

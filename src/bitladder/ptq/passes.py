@@ -30,8 +30,8 @@ from bitladder.ptq.sequence import Inputs
 class Codes:
     """The weights of a network while they are rounded, each at the width that it has reached.
 
-    activations: their encodings, which fixed-point weights align with. made: tensors of the widths reached so far. parents: those of the width before. rests: how
-    far from its code, in codes, each weight would be at its best, given all others.
+    activations: their encodings, which fixed-point weights align with. made: tensors of the widths reached so far; parents:
+    those of the width before. rests: how far from its code, in codes, each weight would be at its best, given all others.
     """
 
     plain: Graph
@@ -76,9 +76,7 @@ class Codes:
         for name in self.nodes:
             self.reach(name, None, bits=bits)
 
-    def fed(
-        self, inputs: Inputs, name: str, fmt: Format, width: int, before: QTensor | None
-    ) -> tuple[np.ndarray, Encoding]:
+    def fed(self, inputs: Inputs, name: str, fmt: Format, width: int, before: QTensor | None) -> tuple[np.ndarray, Encoding]:
         """Codes with error feedback, children of those `before`, and their encoding."""
         moved, gram = inputs()
         if name not in self.encodings:

@@ -14,11 +14,11 @@ from bitladder.ir.graph import Graph
 from bitladder.ptq import data
 from bitladder.ptq.bake import bake
 from bitladder.ptq.calibrate import Progress
-from bitladder.ptq.clock import Clock
+from bitladder.ptq.clock import ENDLESS, Clock
 from bitladder.ptq.correct import correct, corrected_biases, outputs_wanted
-from bitladder.ptq.rate import Rate
 from bitladder.ptq.learned import Learning
 from bitladder.ptq.passes import Codes
+from bitladder.ptq.rate import Rate
 from bitladder.ptq.sequence import Inputs, Sequence
 
 KEPT_BYTES = 1 << 28  # samples that stay fill at most twice this
@@ -33,7 +33,7 @@ class Batches:
     sorted by class leaves samples of every class. When the time is over no further batch is read.
     """
 
-    def __init__(self, graph: Graph, stream: Iterator[Any], labels: Any, keep: int, clock: Clock = Clock()):
+    def __init__(self, graph: Graph, stream: Iterator[Any], labels: Any, keep: int, clock: Clock = ENDLESS):
         self.graph, self.stream, self.labels, self.keep, self.clock = graph, stream, labels, keep, clock
         self.kept: list[tuple[dict[str, np.ndarray], Any]] = []  # single samples with their labels, None without
         self.count, self.stride = 0, 1
@@ -98,7 +98,7 @@ class Workbench:
     passes: bool = False
     learning: Learning | None = None
     seed: int = 0
-    clock: Clock = Clock()
+    clock: Clock = ENDLESS
     memo: dict[tuple[str, str], QTensor] = field(default_factory=dict)
 
     @cached_property
