@@ -1,8 +1,8 @@
 """What few bits cost without training: plans of 4, 3 and 2 bits, one nested file at every width, steps that are powers of two.
 
-Rows of `criteria`. Weights are rounded as `quantize(..., rounding="sequence")` does, activations are int8, the first and
-the last layer have eight bits (in the nested file six at least). Every loss is against the float network on the same test images, paired
-image by image, the mean of the calibration draws. Settings were chosen on training images.
+Rows of `criteria`. Weights are rounded as `quantize(..., rounding="sequence")` does, activations are int8, the first and the
+last layer have eight bits (in the nested file six at least). Every loss is against the float network on the same test images,
+paired image by image, the mean of the calibration draws. Settings were chosen on training images.
 """
 
 from __future__ import annotations

@@ -19,14 +19,15 @@ from bitladder.model import Model
 from bitladder.ptq.clock import Clock
 from bitladder.ptq.correct import with_biases
 from bitladder.ptq.equalize import equalized, factors, pairs
-from bitladder.ptq.feedback import rounded
+from bitladder.ptq.feedback import damped, rounded
+from bitladder.ptq.importance import Importance
 from bitladder.ptq.learned import Learning, learned
+from bitladder.ptq.moments import settled
 from bitladder.ptq.passes import Codes, rest
 from bitladder.ptq.ranges import SHRINKS, by_error
+from bitladder.ptq.rate import MIND
 from bitladder.ptq.workbench import Workbench
 from bitladder.runtime.reference import run
-
-ENV = {"x": (64, 1, 8, 8)}
 
 
 class Bottleneck(nn.Module):
@@ -194,6 +195,55 @@ def test_what_rests_points_to_better_codes():
     moved[o, i] += np.sign(left[o, i])
     if np.abs(left[o, i]) > 0.5 and moved[o, i] in range(-8, 8):
         assert error(w, encoding.decode(moved), gram).sum() <= error(w, encoding.decode(codes), gram).sum()
+
+
+# ----------------------------------------------------------------------------------------------------------- moments
+
+
+def minds_of(seed, outputs, groups=1):
+    draw = np.random.default_rng(seed)
+    x = draw.normal(size=(groups, 50, outputs)) @ draw.normal(size=(outputs, outputs))
+    return Importance(np.matmul(x.swapaxes(1, 2), x) / 50, 1)
+
+
+def cost(w, value, gram, mind):
+    """What errors cost under both matrices, those of outputs with what `settled` adds to them."""
+    each = len(w) // len(gram)
+    e = (w.astype(np.float64) - value).reshape(len(gram), each, -1)
+    return float(sum(np.sum((damped(s, damp=MIND) @ a) * (a @ g)) for a, s, g in zip(e, mind.moments, gram, strict=True)))
+
+
+@pytest.mark.parametrize("fmt", [Int(3), Int(4, per="tensor"), Fixed(4), Nested(2), Nested(4)], ids=str)
+@pytest.mark.parametrize("groups", [1, 3])
+def test_codes_that_know_of_each_other_cost_less(fmt, groups):
+    """Never more than those with feedback, less on the whole, and all in range."""
+    before = after = 0.0
+    for seed in range(4):
+        w = np.random.default_rng(seed).normal(0, 0.1, (12, 27)).astype(np.float32)
+        gram, mind = gram_of(seed, groups=groups), minds_of(seed, 12 // groups, groups)
+        q = rounded(w, fit(fmt, w), gram)
+        found = settled(w, q.codes, q.encoding, gram, mind, None)
+        costs = [cost(w, q.encoding.decode(codes), gram, mind) for codes in (q.codes, found)]
+        assert costs[1] <= costs[0] * (1 + 1e-6)
+        before, after = before + costs[0], after + costs[1]
+        assert fmt.span()[0] <= found.min() <= found.max() <= fmt.span()[1]
+    assert after < before
+
+
+def test_children_stay_children_when_codes_know_of_each_other():
+    w = np.random.default_rng(0).normal(0, 0.1, (12, 27)).astype(np.float32)
+    gram, mind = gram_of(0), minds_of(0, 12)
+    q = rounded(w, fit(Nested(4), w), gram)
+    found = settled(w, q.codes, q.encoding, gram, mind, q.at(2)).astype(int)
+    assert np.array_equal(found >> 2, q.at(2).codes)
+    assert (found != q.codes).any()
+
+
+@pytest.mark.parametrize("fmt", [Int(4, group=9), Nested(4, "tree"), Nested(4, "sign")], ids=str)
+def test_uneven_steps_stay(fmt):
+    w = np.random.default_rng(0).normal(0, 0.1, (12, 27)).astype(np.float32)
+    q = rounded(w, fit(fmt, w), gram_of(0))
+    assert np.array_equal(settled(w, q.codes, q.encoding, gram_of(0), minds_of(0, 12), None), q.codes)
 
 
 # ----------------------------------------------------------------------------------------------------------- learned

@@ -59,6 +59,7 @@ EFFORTS = {
 
 ROUNDINGS = ("nearest", "feedback", "sequence", "learned", "rate", "trellis")
 SHORT = ("rate", "trellis")  # those that look at the length of codes
+MINDFUL = (*SHORT, "learned")  # those that look at what the loss minds of outputs
 LEARNING = {"learned": Learning()}
 FED = ("feedback", "sequence", "learned")  # those with error feedback
 
@@ -183,14 +184,15 @@ def quantize(
     searched = score is not None and (max_drop is not None or "loss" in CRITERIA[criterion].needs)
     feedback = rounding in FED and not clock.over() and (rounding == "feedback" or searched)
     inputs = grams(plain, data.chunks(samples), progress=tell) if feedback else None
-    rate = None
-    if rounding in SHORT:
+    minds, rate = {}, None
+    if rounding in MINDFUL and not clock.over():
         minds = importances(plain, data.chunks(samples), seed=seed, progress=tell)
         minds = {name: found for name, found in minds.items() if name in formats}
+    if rounding in SHORT:
         rate = Rate.of(plain, minds, dependent=rounding == "trellis")
 
     bench = Workbench(
-        plain, activations, samples, inputs, cover, align, rate, rounding in FED[1:], LEARNING.get(rounding), seed, clock
+        plain, activations, samples, inputs, cover, align, rate, rounding in FED[1:], minds, LEARNING.get(rounding), seed, clock
     )
     task = Task(bench, raw, formats, goal, batches, score, tell)
     model = task.model(task.outcome())

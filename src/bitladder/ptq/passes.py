@@ -20,8 +20,10 @@ from bitladder.ir.graph import CHANNEL_AXIS, Graph, Node
 from bitladder.ptq.bake import check_finite, weight_encoding
 from bitladder.ptq.calibrate import Progress
 from bitladder.ptq.clock import Clock
-from bitladder.ptq.feedback import ROWS, climbed, fits, stages
+from bitladder.ptq.feedback import HOLD, ROWS, climbed, damped, fits, stages
+from bitladder.ptq.importance import Importance
 from bitladder.ptq.learned import Learning, learned
+from bitladder.ptq.moments import settled
 from bitladder.ptq.ranges import by_error
 from bitladder.ptq.sequence import Inputs
 
@@ -30,8 +32,9 @@ from bitladder.ptq.sequence import Inputs
 class Codes:
     """The weights of a network while they are rounded, each at the width that it has reached.
 
-    activations: their encodings, which fixed-point weights align with. made: tensors of the widths reached so far; parents:
-    those of the width before. rests: how far from its code, in codes, each weight would be at its best, given all others.
+    activations: their encodings, which fixed-point weights align with. minds: what the loss minds of outputs, where that is to
+    count. made: tensors of the widths reached so far; parents: those of the width before. rests: how far from its code, in
+    codes, each weight would be at its best, given all others.
     """
 
     plain: Graph
@@ -39,6 +42,7 @@ class Codes:
     activations: Mapping[str, Encoding]
     cover: str = "mse"
     align: str = "weights"
+    minds: Mapping[str, Importance] = field(default_factory=dict)
     encodings: dict[str, Encoding] = field(default_factory=dict)
     made: dict[str, QTensor] = field(default_factory=dict)
     parents: dict[str, QTensor | None] = field(default_factory=dict)
@@ -90,6 +94,9 @@ class Codes:
             made = climbed(flat[rows], encoding, moved.shape, rows, matrix, widths=(width,), parent=parent, last=last)
             codes[rows] = made[width]
         narrow, codes = encoding.at(width) if width < fmt.bits else encoding, codes.reshape(moved.shape)
+        if name in self.minds:
+            held = np.stack([damped(matrix, HOLD if width < fmt.bits else 0.0) for matrix in gram])
+            codes = settled(moved, codes, narrow, held, self.minds[name], before)
         self.rests[name] = rest(moved, codes, narrow, gram)
         return codes, narrow
 

@@ -16,6 +16,7 @@ from bitladder.ptq.bake import bake
 from bitladder.ptq.calibrate import Progress
 from bitladder.ptq.clock import ENDLESS, Clock
 from bitladder.ptq.correct import correct, corrected_biases, outputs_wanted
+from bitladder.ptq.importance import Importance
 from bitladder.ptq.learned import Learning
 from bitladder.ptq.passes import Codes
 from bitladder.ptq.rate import Rate
@@ -84,8 +85,8 @@ class Workbench:
     """What all plans for one network share. `network` makes the graph of a plan, biases corrected on `samples`.
 
     grams: weights that have one are rounded with error feedback. rate: those that it knows, for the length of their codes.
-    passes: finished networks are rounded layer after layer, each for the inputs that it will get; then, with `learning`, all
-    codes learn together. clock: when to stop; whatever is not done by then is done in the quickest way.
+    passes: finished networks are rounded layer after layer, each for the inputs that it will get; by what the loss `minds` of
+    outputs, where that is known; then, with `learning`, all codes learn together. clock: when to stop; whatever is not done by then is done in the quickest way.
     """
 
     plain: Graph
@@ -96,6 +97,7 @@ class Workbench:
     align: str = "weights"
     rate: Rate | None = None
     passes: bool = False
+    minds: Mapping[str, Importance] = field(default_factory=dict)
     learning: Learning | None = None
     seed: int = 0
     clock: Clock = ENDLESS
@@ -155,7 +157,7 @@ class Workbench:
         """The network in these formats as well as the workbench can make it: rounded layer after layer, width after width."""
         if not self.passes:
             return self.network(formats, least=least, widths=widths, progress=progress)
-        codes = Codes(self.plain, formats, self.activations, self.cover, self.align)
+        codes = Codes(self.plain, formats, self.activations, self.cover, self.align, self.minds)
         rest = {name: fmt for name, fmt in formats.items() if name not in codes.nodes}
         base = bake(self.plain, rest, self.activations, memo=self.memo, cover=self.cover, align=self.align)
         base = base.with_(meta={**base.meta, "min_bits": dict(least)}) if least else base
