@@ -33,7 +33,6 @@ from bitladder.ptq.correct import with_biases
 from bitladder.ptq.equalize import equalized
 from bitladder.ptq.feedback import grams
 from bitladder.ptq.importance import importances
-from bitladder.ptq.learned import Learning
 from bitladder.ptq.plan import activation_default, plan_of, resolve
 from bitladder.ptq.rate import Rate
 from bitladder.ptq.workbench import Batches, Workbench, within
@@ -53,15 +52,14 @@ class Effort:
 EFFORTS = {
     "fast": Effort(64, 2048, 50, "feedback"),
     "balanced": Effort(256, 8192, 100, "sequence"),
-    "best": Effort(512, 65536, 200, "learned"),
+    "best": Effort(512, 65536, 200, "moments"),
 }
 
 
-ROUNDINGS = ("nearest", "feedback", "sequence", "learned", "rate", "trellis")
+ROUNDINGS = ("nearest", "feedback", "sequence", "moments", "rate", "trellis")
 SHORT = ("rate", "trellis")  # those that look at the length of codes
-MINDFUL = (*SHORT, "learned")  # those that look at what the loss minds of outputs
-LEARNING = {"learned": Learning()}
-FED = ("feedback", "sequence", "learned")  # those with error feedback
+MINDFUL = (*SHORT, "moments")  # those that look at what the loss minds of outputs
+FED = ("feedback", "sequence", "moments")  # those with error feedback
 
 UNSAID = ("net", "calib", "labels", "score", "meta", "work", "progress")  # what no file says of how it came about
 RUN_BYTES = 1 << 26  # inputs that biases are corrected on at once; activations take some ten times as much
@@ -111,8 +109,8 @@ def quantize(
     relative or step; learning from the float network (FIG 13) or from its "fixed8" version (FIG 14), for so many cycles.
     cover, align: how ranges are chosen (max, kstd, mse), and how sums of fixed-point channels agree (weights, sums) (S3).
     rounding: nearest, feedback (a layer's later weights make up for what earlier ones lose), sequence (also, later layers make
-    up for what earlier ones lost, and ranges are those of least output error), learned (then all codes of up to four bits learn
-    together what the float network answers), rate (with feedback, steps of all layers
+    up for what earlier ones lost, and ranges are those of least output error), moments (also, codes of a layer know of each
+    other across its outputs, by the moments of the loss's gradient; needs torch), rate (with feedback, steps of all layers
     are such that coded bytes buy the least loss; weights are int8 unless said otherwise, `budget` counts coded bytes, and
     `max_drop` takes as few of them as the score allows) or trellis (the same, a few percent shorter and a few times slower);
     as `effort` says by default. equalize: channels between neighbouring layers are scaled alike first.
@@ -191,17 +189,15 @@ def quantize(
     if rounding in SHORT:
         rate = Rate.of(plain, minds, dependent=rounding == "trellis")
 
-    bench = Workbench(
-        plain, activations, samples, inputs, cover, align, rate, rounding in FED[1:], minds, LEARNING.get(rounding), seed, clock
-    )
+    bench = Workbench(plain, activations, samples, inputs, cover, align, rate, rounding in FED[1:], minds, clock)
     task = Task(bench, raw, formats, goal, batches, score, tell)
     model = task.model(task.outcome())
     return by_plan(model.whole.with_(meta={**model.whole.meta, "recipe": settings(given)}))
 
 
 def usual_rounding(effort: Effort) -> str:
-    """The rounding of an effort; learning needs torch, so without it the one before."""
-    return "sequence" if effort.rounding == "learned" and find_spec("torch") is None else effort.rounding
+    """The rounding of an effort; moments are of gradients, so without torch the one before."""
+    return "sequence" if effort.rounding == "moments" and find_spec("torch") is None else effort.rounding
 
 
 def settings(given: Mapping[str, Any]) -> dict[str, Any]:

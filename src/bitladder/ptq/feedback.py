@@ -49,7 +49,7 @@ def grams(graph: Graph, batches: Iterable[Mapping[str, Any]], progress: Progress
             w = graph.constants[name]
             assert not isinstance(w, PerWidth)
             rows = ROWS[node.op](np.asarray(real(value), np.float32), node, tuple(w.shape), resolve)
-            gram = np.matmul(rows.swapaxes(1, 2), rows).astype(np.float64)
+            gram = products(rows, rows)
             out[name] = out[name] + gram if name in out else gram
 
     ops = torch_ops()
@@ -61,6 +61,26 @@ def grams(graph: Graph, batches: Iterable[Mapping[str, Any]], progress: Progress
         if progress:
             progress("measure inputs", done, 0)
     return out
+
+
+def products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Sums over rows of products of the columns of `a` and `b` (groups, rows, columns), the same whatever order they have.
+
+    Numbers are rounded to multiples of a power of two, 2^16 of them, so that a float64 holds every sum of up to 2^21 products.
+
+    >>> products(np.ones((1, 3, 2), np.float32), np.ones((1, 3, 2), np.float32))[0]
+    array([[3., 3.],
+           [3., 3.]])
+    """
+    (a, up), (b, along) = (whole(x) for x in (a, b))
+    return np.asarray(np.matmul(a.swapaxes(1, 2), b) * (up * along))
+
+
+def whole(x: np.ndarray) -> tuple[np.ndarray, float]:
+    """Numbers as integers (float64) of 16 bits and a sign at most, and what one is worth."""
+    largest = float(np.abs(x).max(initial=0.0))
+    step = 2.0 ** (np.ceil(np.log2(largest)) - 16) if largest > 0 else 1.0
+    return np.round(x.astype(np.float64) / step), step
 
 
 def fits(w: Any) -> bool:

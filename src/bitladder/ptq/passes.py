@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -18,11 +17,8 @@ from bitladder.formats import Encoding, Format, Nested, QTensor
 from bitladder.formats.tensor import store
 from bitladder.ir.graph import CHANNEL_AXIS, Graph, Node
 from bitladder.ptq.bake import check_finite, weight_encoding
-from bitladder.ptq.calibrate import Progress
-from bitladder.ptq.clock import Clock
 from bitladder.ptq.feedback import HOLD, ROWS, climbed, damped, fits, stages
 from bitladder.ptq.importance import Importance
-from bitladder.ptq.learned import Learning, learned
 from bitladder.ptq.moments import settled
 from bitladder.ptq.ranges import by_error
 from bitladder.ptq.sequence import Inputs
@@ -33,8 +29,7 @@ class Codes:
     """The weights of a network while they are rounded, each at the width that it has reached.
 
     activations: their encodings, which fixed-point weights align with. minds: what the loss minds of outputs, where that is to
-    count. made: tensors of the widths reached so far; parents: those of the width before. rests: how far from its code, in
-    codes, each weight would be at its best, given all others.
+    count. made: tensors of the widths reached so far.
     """
 
     plain: Graph
@@ -45,8 +40,6 @@ class Codes:
     minds: Mapping[str, Importance] = field(default_factory=dict)
     encodings: dict[str, Encoding] = field(default_factory=dict)
     made: dict[str, QTensor] = field(default_factory=dict)
-    parents: dict[str, QTensor | None] = field(default_factory=dict)
-    rests: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.nodes: dict[str, Node] = {
@@ -72,7 +65,6 @@ class Codes:
             rounded = self.nearest if inputs is None else partial(self.fed, inputs)
             codes, encoding = rounded(name, fmt, width, before)
             self.made[name] = QTensor(encoding, store(codes, encoding.format))
-            self.parents[name] = before
         return self.made[name]
 
     def complete(self, bits: int) -> None:
@@ -97,7 +89,6 @@ class Codes:
         if name in self.minds:
             held = np.stack([damped(matrix, HOLD if width < fmt.bits else 0.0) for matrix in gram])
             codes = settled(moved, codes, narrow, held, self.minds[name], before)
-        self.rests[name] = rest(moved, codes, narrow, gram)
         return codes, narrow
 
     def nearest(self, name: str, fmt: Format, width: int, before: QTensor | None) -> tuple[np.ndarray, Encoding]:
@@ -122,33 +113,9 @@ class Codes:
             return fitted
         return by_error(w, fmt, gram, axis=CHANNEL_AXIS[node.op])
 
-    def learn(
-        self,
-        graph: Graph,
-        samples: Mapping[str, Any],
-        how: Learning,
-        *,
-        seed: int,
-        clock: Clock,
-        progress: Progress | None,
-    ) -> None:
-        """Let all codes that `graph` runs on learn together, as children of those of the width before."""
-        parents = {name: q for name in self.made if (q := self.parents.get(name)) is not None}
-        options: dict[str, Any] = {"parents": parents, "starts": self.rests, "seed": seed, "clock": clock, "progress": progress}
-        self.made |= learned(self.plain, graph, self.made, samples, how, **options)
-
     def graph(self, base: Graph) -> Graph:
         """`base` with all weights that were made, at the widths that they have reached."""
         return base.with_(constants={**base.constants, **self.made})
-
-
-def rest(w: np.ndarray, codes: np.ndarray, encoding: Encoding, gram: np.ndarray) -> np.ndarray:
-    """How far from its code, in codes, each weight would err least, given all others."""
-    low, high = encoding.format.span()
-    slope = (encoding.decode(np.full(w.shape, high)) - encoding.decode(np.full(w.shape, low))) / (high - low)
-    apart = (w - encoding.decode(codes)).reshape(len(gram), -1, gram.shape[-1])
-    pull = np.matmul(apart, gram) / np.maximum(np.diagonal(gram, axis1=1, axis2=2), 1e-12)[:, None]
-    return np.asarray(pull.reshape(w.shape) / np.where(slope != 0, slope, 1.0), np.float32)
 
 
 def sequential(plain: Graph, name: str, node: Node, fmt: Format | None) -> bool:

@@ -16,7 +16,7 @@ from bitladder.formats import QTensor
 from bitladder.ir.graph import Graph, Node
 from bitladder.ptq.calibrate import as_kind, torch_ops
 from bitladder.ptq.correct import forget, last_uses
-from bitladder.ptq.feedback import ROWS, damped
+from bitladder.ptq.feedback import ROWS, damped, products
 from bitladder.runtime.reference import real, step
 
 FOLLOW = 0.5  # share of the way that weights are moved
@@ -73,8 +73,7 @@ def rows_of(value: Any, node: Node, shape: tuple[int, ...]) -> np.ndarray:
 
 def followed(w: np.ndarray, true: np.ndarray, got: np.ndarray, follow: float = FOLLOW) -> tuple[np.ndarray, np.ndarray]:
     """Weights on their way to those that make of the rows `got` what `w` makes of `true`; and the gram matrices of `got`."""
-    gram = np.matmul(got.swapaxes(1, 2), got).astype(np.float64)
-    lost = np.matmul((true - got).swapaxes(1, 2), got).astype(np.float64)
+    gram, lost = products(got, got), products(true - got, got)
     flat = w.reshape(len(gram), -1, gram.shape[-1]).astype(np.float64)
     moved = [f + follow * np.linalg.solve(damped(g), (f @ x).T).T for f, g, x in zip(flat, gram, lost, strict=True)]
     return np.stack(moved).reshape(w.shape), gram

@@ -17,14 +17,12 @@ from bitladder.ptq.calibrate import Progress
 from bitladder.ptq.clock import ENDLESS, Clock
 from bitladder.ptq.correct import correct, corrected_biases, outputs_wanted
 from bitladder.ptq.importance import Importance
-from bitladder.ptq.learned import Learning
 from bitladder.ptq.passes import Codes
 from bitladder.ptq.rate import Rate
 from bitladder.ptq.sequence import Inputs, Sequence
 
 KEPT_BYTES = 1 << 28  # samples that stay fill at most twice this
 FEWEST = 32  # but so many stay however large they are
-LEARNED = 4  # codes of more bits have nothing to learn: feedback leaves next to no error
 
 
 class Batches:
@@ -85,8 +83,8 @@ class Workbench:
     """What all plans for one network share. `network` makes the graph of a plan, biases corrected on `samples`.
 
     grams: weights that have one are rounded with error feedback. rate: those that it knows, for the length of their codes.
-    passes: finished networks are rounded layer after layer, each for the inputs that it will get; by what the loss `minds` of
-    outputs, where that is known; then, with `learning`, all codes learn together. clock: when to stop; whatever is not done by then is done in the quickest way.
+    passes: finished networks are rounded layer after layer, each for the inputs that it will get, and, where it is known, by
+    what the loss `minds` of outputs. clock: when to stop; whatever is not done by then is done in the quickest way.
     """
 
     plain: Graph
@@ -98,8 +96,6 @@ class Workbench:
     rate: Rate | None = None
     passes: bool = False
     minds: Mapping[str, Importance] = field(default_factory=dict)
-    learning: Learning | None = None
-    seed: int = 0
     clock: Clock = ENDLESS
     memo: dict[tuple[str, str], QTensor] = field(default_factory=dict)
 
@@ -170,11 +166,6 @@ class Workbench:
             now = codes.graph(base)
             biases = corrected_biases(now, self.samples, self.wanted, progress, sequence, self.clock)
             codes.complete(bits)
-            if self.learning is not None and bits <= LEARNED:
-                now = codes.graph(base.with_(constants={**base.constants, **biases}))
-                clock = self.clock.share(1 / 2 if bits < passes[-1] else 1)
-                codes.learn(now, self.samples, self.learning, seed=self.seed, clock=clock, progress=progress)
-                biases = corrected_biases(codes.graph(base), self.samples, self.wanted, progress, clock=self.clock)
         codes.complete(passes[-1])
         made = codes.graph(base)
         if widths:
