@@ -424,7 +424,7 @@ def bench(options: Options) -> Result:
     torch.set_num_threads(options.threads)
     tell("reading images")
     data = cifar.load(options.data)
-    found, rows, more_figures = {}, [], dict[str, Figure]()
+    found, rows, more_figures = dict[int, Found](), list[Row](), dict[str, Figure]()
     work = Work.of("criteria", (HIGH, LOW, CYCLES, SEED, CHOOSING), options.quick, about(options, data.test))
     for depth in options.depths:
         one = Bench(options, depth, data, work)

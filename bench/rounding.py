@@ -7,7 +7,7 @@ paired image by image, the mean of the calibration draws. Settings were chosen o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -29,7 +29,7 @@ NESTED = {8: 0.2, 4: 0.4, 3: 0.6, 2: 2.0}  # points that one nested file may los
 POWERS = 0.3  # points that fixed point may lose against float steps at 4 bits
 LAYERS = {4: (0.9, 0.3), 3: (0.6, 0.6)}  # bits -> the share of the layers that should do with them, within so many points
 
-KINDS = {"mid-rise": lambda b: Nested(b, matter={b: 1.0}), "int": Int, "fixed": Fixed}
+KINDS: dict[str, Callable[[int], Format]] = {"mid-rise": lambda b: Nested(b, matter={b: 1.0}), "int": Int, "fixed": Fixed}
 
 
 def one_width(on: Subject, kind: str, bits: int) -> dict[str, Format]:

@@ -351,3 +351,22 @@ def test_the_same_network_whatever_threads_and_hash_seeds(tmp_path):
         subprocess.run([sys.executable, script, str(threads), path, str(here)], check=True, env=env)
         files.append(path.read_bytes())
     assert files[0] == files[1]
+
+
+# ------------------------------------------------------------------------------------------------------------ the bench
+
+
+def test_plans_of_the_bench(plain):
+    """Ends at eight bits, their share in the average; the nested file's ends on six planes."""
+    from types import SimpleNamespace
+
+    from bench.rounding import average, nested, one_width
+
+    names = tuple(name for name, _ in plain.weights())
+    on = SimpleNamespace(plain=plain, names=lambda: names, ends=lambda: (names[0], names[-1]))
+    made = one_width(on, "mid-rise", 2)
+    sizes = {name: np.asarray(plain.constants[name]).size for name in names}
+    assert [made[name].bits for name in names] == [8, *(2,) * (len(names) - 2), 8]
+    ends = sizes[names[0]] + sizes[names[-1]]
+    assert np.isclose(average(on, made), 2 + 6 * ends / sum(sizes.values()))
+    assert [sorted(fmt.matter) for fmt in (nested(on)[names[0]], nested(on)[names[1]])] == [[6, 8], [2, 3, 4, 8]]

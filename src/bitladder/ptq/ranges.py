@@ -39,7 +39,7 @@ def by_error(w: np.ndarray, fmt: Format, gram: np.ndarray, *, axis: int = 0) -> 
     if widest.axes == ():
         errors = np.broadcast_to(errors.sum(1, keepdims=True), errors.shape)
     best = np.argmin(errors, axis=0)  # the widest of equal ones
-    params = wide.params | {name: moved(wide.params[name], name, np.array(tried)[best])}
+    params = {**wide.params, name: moved(wide.params[name], name, np.array(tried)[best])}
     if widest.axes == ():
         params = {k: v[:1].reshape(widest.params[k].shape) for k, v in params.items()}
     return replace(widest, params=params)

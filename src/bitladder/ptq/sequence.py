@@ -45,7 +45,8 @@ class Sequence:
             return None
 
         def inputs() -> tuple[np.ndarray, np.ndarray]:
-            return followed(w, *(rows_of(v[node.inputs[0]], node, w.shape) for v in (true, env)), self.follow)
+            before, now = (rows_of(values[node.inputs[0]], node, w.shape) for values in (true, env))
+            return followed(w, before, now, self.follow)
 
         made = self.made.get(name) or self.rounder(name, inputs)
         if made is not None:
