@@ -174,6 +174,14 @@ def test_ends_run_on_six_planes_from_the_first_pass_on(plain):
     assert [codes.made[name].format.bits for name in names[:2]] == [6, 2]
 
 
+def test_networks_of_few_weights_have_their_passes_too(plain):
+    """However few weights are nested; without any there is one pass."""
+    names = [name for name, _ in plain.weights()]
+    assert Codes(plain, {names[0]: Nested(8)}, {}).widths() == [2, 3, 4, 8]
+    assert Codes(plain, {names[0]: Nested(4), names[1]: Int(8)}, {}).widths() == [2, 3, 8]
+    assert Codes(plain, {names[0]: Int(4), names[1]: Int(8)}, {}).widths() == [8]
+
+
 def test_weights_that_are_not_in_the_sequence_are_still_codes(plain):
     """Those left in float stay so; all others are codes of their formats."""
     names = [name for name, _ in plain.weights()]

@@ -47,10 +47,14 @@ class Codes:
         }
 
     def widths(self) -> list[int]:
-        """The passes to make, lowest first; the last one takes every weight to its own width."""
+        """The passes to make, lowest first: the widths of those nested weights that begin lowest, which all others join.
+
+        The last one takes every weight to its own width.
+        """
         formats = [fmt for name in self.nodes if (fmt := self.formats[name]) is not None]
-        lowest = [stages(fmt)[0] for fmt in formats if isinstance(fmt, Nested)]
-        low = {b for fmt in formats for b in stages(fmt)[:-1] if isinstance(fmt, Nested) and lowest.count(stages(fmt)[0]) > 2}
+        nested = [stages(fmt) for fmt in formats if isinstance(fmt, Nested)]
+        lowest = min((each[0] for each in nested), default=0)
+        low = {bits for each in nested if each[0] == lowest for bits in each[:-1]}
         return [*sorted(low), max((fmt.bits for fmt in formats), default=8)]
 
     def reach(self, name: str, inputs: Inputs | None, *, bits: int) -> QTensor | None:

@@ -161,6 +161,7 @@ class Workbench:
         passes = codes.widths()
         for bits in passes:
             if self.clock.over():
+                biases = {}  # they would be those of a width before
                 break
             sequence = Sequence(self.plain, self.samples, partial(codes.reach, bits=bits))
             now = codes.graph(base)
