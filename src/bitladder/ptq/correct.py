@@ -24,7 +24,7 @@ Rounding = Callable[[Node, Mapping[str, Any]], "QTensor | None"]
 
 CORRECTED = ("conv", "conv_transpose", "linear")
 FINE = 16  # parts of an output's step that a bias is rounded to at most
-COARSE = 256  # parts of the largest mean, where outputs are no integers
+COARSE = 256  # parts of what means are on average, where outputs are no integers: a few large channels must not decide
 
 
 def with_biases(graph: Graph) -> Graph:
@@ -119,7 +119,9 @@ def grid(graph: Graph, node: Node, wanted: np.ndarray) -> float:
     step = (
         float(np.min(encoding.format.step(encoding.params))) / FINE
         if encoding is not None
-        else float(np.abs(wanted).max(initial=0.0)) / COARSE
+        else float(np.abs(wanted).mean()) / COARSE
+        if wanted.size
+        else 0.0
     )
     return float(np.exp2(np.floor(np.log2(step)))) if step > 0 else 0.0
 
