@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from bench import cifar, predicted
+from bench import rounding as few_bits
 from bench.options import Options, tell
 from bench.result import Figure, Result, Row, machine, versions
 from bench.subject import Interval, Judge, Subject, about, evenly, loss, subject
@@ -407,7 +408,7 @@ class Bench:
         truth = values[ONE]
         taus = [Row(f"{net}, Kendall tau, {name}", tau(v, truth), 1.0, ONE) for name, v in values.items() if name != ONE]
         literal, more = ((), []) if self.options.quick else self.literal(truth)
-        ranked = order(values[MAIN]).ranked
+        self.ranked = ranked = order(values[MAIN]).ranked
         chosen = {r: side.choose(ranked) for r, side in (("nearest", self.near), ("feedback", self.back))}
         curves = self.curves(values, literal)
         pairs, drawn = self.pairs(curves)
@@ -424,12 +425,14 @@ def bench(options: Options) -> Result:
     torch.set_num_threads(options.threads)
     tell("reading images")
     data = cifar.load(options.data)
-    found, rows = {}, []
+    found, rows, asked = dict[int, Found](), list[Row](), dict[str, Figure]()
     work = Work.of("criteria", (HIGH, LOW, CYCLES, SEED, CHOOSING), options.quick, about(options, data.test))
     for depth in options.depths:
-        found[depth], more = Bench(options, depth, data, work).measured()
-        rows += more
-    asked = figures(found[20])
+        one = Bench(options, depth, data, work)
+        found[depth], more = one.measured()
+        few, judged = few_bits.measured(options, depth, data, one.test, one.chooser, one.ranked, work)
+        rows, asked = [*rows, *more, *few], asked | judged
+    asked = figures(found[20]) | asked
     if options.full:
         on = subject(options, 20, data.draws[0])
         more, asked["rank_of_predicted_losses"] = predicted.rows("resnet20", on, evenly(data.test, PREDICTED), work)

@@ -182,6 +182,18 @@ def test_quantize_for_rate_meets_a_budget_of_coded_bytes(here, capsys):
     assert set(bl.load("q.ladder").plan.values()) == {"int8"}
 
 
+def test_quantize_keeps_a_time_limit(here, capsys):
+    """However little time there is, a file is written; the limit and other roundings are in its recipe."""
+    pytest.importorskip("onnx_ir")
+    onnx_net("net.onnx")
+    words = ["--time-limit", "0.001", "--equalize", "--rounding", "sequence", "--plan", "int4"]
+    assert main(["quantize", "net.onnx", "--data", "x.npz", *words, "-o", "q.ladder"]) == 0
+    recipe = bl.load("q.ladder").graph.meta["recipe"]
+    assert (recipe["time_limit"], recipe["equalize"], recipe["rounding"]) == (0.001, True, "sequence")
+    assert main(["quantize", "net.onnx", "--data", "x.npz", "--time-limit", "0", "-o", "q.ladder"]) == 1
+    assert "time_limit must be more than 0 seconds" in " ".join(said(capsys)[1])
+
+
 @pytest.mark.parametrize("order", ["layer", "plane", "importance"])
 def test_files_are_ordered_as_told_and_run_when_cut(order, here, capsys):
     """Half of a file runs; what is missing, and what was worked around, is told by each command that reads it."""

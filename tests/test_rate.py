@@ -261,7 +261,7 @@ def test_rate_needs_fewer_bits_than_feedback_for_the_same_error(learned):
         plain, ours = (torch.log_softmax(f(torch.from_numpy(x[400:])).detach().double(), 1) for f in (net, model))
         return float((plain.exp() * (plain - ours)).sum(1).mean())
 
-    feedback = bl.quantize(net, x[:256], plan="int3")
+    feedback = bl.quantize(net, x[:256], plan="int3", rounding="feedback")
     spent = coded(feedback.graph, "avg_bits")
     rate = bl.quantize(net, x[:256], rounding="rate", budget=f"avg_bits={spent - 0.25}")
     assert coded(rate.graph, "avg_bits") <= spent - 0.25

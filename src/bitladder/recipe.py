@@ -11,6 +11,7 @@ import itertools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from bitladder import file
 from bitladder.assign.accept import accepted, check_rule
+from bitladder.assign.criteria import CRITERIA, parts
 from bitladder.budgets import by_table
 from bitladder.errors import Malformed, require
 from bitladder.formats import Fixed, Format, Int, Nested
@@ -28,7 +30,9 @@ from bitladder.model import Model, by_plan
 from bitladder.ptq import data
 from bitladder.ptq.align import MODES
 from bitladder.ptq.calibrate import encodings, observe, placement
+from bitladder.ptq.clock import Clock
 from bitladder.ptq.correct import with_biases
+from bitladder.ptq.equalize import equalized
 from bitladder.ptq.feedback import grams
 from bitladder.ptq.importance import importances
 from bitladder.ptq.plan import activation_default, plan_of, resolve
@@ -39,23 +43,25 @@ from bitladder.task import Formats, Goal, Progress, Score, Task
 
 @dataclass(frozen=True)
 class Effort:
-    """How much work a preset does: samples that biases are corrected on, samples kept to learn from, cycles of learning."""
+    """How much work a preset does: samples to round on, samples kept to learn from, cycles of learning."""
 
     correct: int
     learn: int
     cycles: int
-    feedback: bool  # round with error feedback instead of to the nearest
+    rounding: str
 
 
 EFFORTS = {
-    "fast": Effort(64, 2048, 50, False),
-    "balanced": Effort(256, 8192, 100, True),
-    "best": Effort(512, 65536, 200, True),
+    "fast": Effort(64, 2048, 50, "feedback"),
+    "balanced": Effort(256, 8192, 100, "sequence"),
+    "best": Effort(512, 65536, 200, "moments"),
 }
 
 
-ROUNDINGS = ("nearest", "feedback", "rate", "trellis")
+ROUNDINGS = ("nearest", "feedback", "sequence", "moments", "rate", "trellis")
 SHORT = ("rate", "trellis")  # those that look at the length of codes
+MINDFUL = (*SHORT, "moments")  # those that look at what the loss minds of outputs
+FED = ("feedback", "sequence", "moments")  # those with error feedback
 
 UNSAID = (
     "net",
@@ -98,6 +104,8 @@ def quantize(
     cover: str = "mse",
     align: str = "weights",
     rounding: str | None = None,
+    equalize: bool = False,
+    time_limit: float | None = None,
     meta: Mapping[str, Any] | None = None,
     keep: int | None = None,
     effort: str = "balanced",
@@ -121,10 +129,13 @@ def quantize(
     statistic, normalize, start, cycles: how the weight difference is taken (S2): mean_square, mean, variance or std; none,
     relative or step; learning from the float network (FIG 13) or from its "fixed8" version (FIG 14), for so many cycles.
     cover, align: how ranges are chosen (max, kstd, mse, pdf), and how sums of fixed-point channels agree (weights, sums) (S3).
-    rounding: nearest, feedback (a layer's later weights make up for what earlier ones lose) or rate (also, steps of all layers
+    rounding: nearest, feedback (a layer's later weights make up for what earlier ones lose), sequence (also, later layers make
+    up for what earlier ones lost, and ranges are those of least output error), moments (also, codes of a layer know of each
+    other across its outputs, by the moments of the loss's gradient; needs torch), rate (with feedback, steps of all layers
     are such that coded bytes buy the least loss; weights are int8 unless said otherwise, `budget` counts coded bytes, and
     `max_drop` takes as few of them as the score allows) or trellis (the same, a few percent shorter and a few times slower);
-    as `effort` says by default.
+    as `effort` says by default. equalize: channels between neighbouring layers are scaled alike first.
+    time_limit: seconds after which the best that was found until then is finished in the quickest way and returned.
     meta: what deployment needs and no layer does, kept in the file: class "labels", "normalisation", "layout".
     skip_smallest, accept_at_most: the patent's options. head_rule: how classifiers of many classes keep their bits (S6).
     keep: store this many planes of every nested weight and mark the plan as what runs by default.
@@ -140,6 +151,9 @@ def quantize(
     if rounding not in (None, *ROUNDINGS):
         raise ValueError(f"quantize: rounding must be one of {', '.join(ROUNDINGS)}, got {rounding!r}")
     check_rule(accept, max_drop, test or score)
+    if time_limit is not None and not time_limit > 0:
+        raise ValueError(f"quantize: time_limit must be more than 0 seconds, got {time_limit:g}; leave it out for no limit")
+    clock = Clock.of(time_limit)
     hard, tell = EFFORTS[effort], progress or (lambda stage, done, total: None)
     folder = None if work is None or not leads() else Path(work)
     goal = Goal(
@@ -170,7 +184,8 @@ def quantize(
     raw = imported(net, first)
     raw = raw.with_(meta={**raw.meta, **(meta or {})})
     plain = with_biases(simplify(raw))
-    batches = Batches(plain, itertools.chain([first], items), labels, hard.learn)
+    plain = equalized(plain) if equalize else plain
+    batches = Batches(plain, itertools.chain([first], items), labels, hard.learn, clock)
 
     names = [name for name, _ in plain.weights() if isinstance(plain.constants[name], np.ndarray)]
     wanted = plan_of(plan)
@@ -187,18 +202,29 @@ def quantize(
     )
     kept = batches.some(hard.correct)[0]
     samples = batches.some(within(hard.correct, kept, RUN_BYTES))[0]
-    feedback = hard.feedback if rounding is None else rounding == "feedback"
+    rounding = rounding or usual_rounding(hard)
+    searched = score is not None and (
+        max_drop is not None or any("loss" in CRITERIA[name].needs for name, _ in parts(criterion))
+    )
+    feedback = rounding in FED and not clock.over() and (rounding == "feedback" or searched)
     inputs = grams(plain, data.chunks(samples), progress=tell) if feedback else None
-    rate = None
-    if rounding in SHORT:
+    minds, rate = {}, None
+    if rounding in MINDFUL and not clock.over():
         minds = importances(plain, data.chunks(samples), seed=seed, progress=tell)
         minds = {name: found for name, found in minds.items() if name in formats}
+    if rounding in SHORT:
         rate = Rate.of(plain, minds, dependent=rounding == "trellis")
 
-    task = Task(Workbench(plain, activations, samples, inputs, cover, align, rate), raw, formats, goal, batches, score, tell)
+    bench = Workbench(plain, activations, samples, inputs, cover, align, rate, rounding in FED[1:], minds, clock)
+    task = Task(bench, raw, formats, goal, batches, score, tell)
     model = task.model(by_table(task) if goal.by_table else task.outcome())
     model = accepted(model, plain, test or score, allowed=max_drop, rule=accept, held_out=test is not None)
     return by_plan(model.whole.with_(meta={**model.whole.meta, "recipe": settings(given)}))
+
+
+def usual_rounding(effort: Effort) -> str:
+    """The rounding of an effort; moments are of gradients, so without torch the one before."""
+    return "sequence" if effort.rounding == "moments" and find_spec("torch") is None else effort.rounding
 
 
 def settings(given: Mapping[str, Any]) -> dict[str, Any]:

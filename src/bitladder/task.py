@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 
 from bitladder.assign.budget import MILLISECONDS, target
 from bitladder.assign.classes import MODES, floors, heads, searchable
-from bitladder.assign.criteria import CRITERIA, SEVERAL, Order, averaged, low_steps, parts
+from bitladder.assign.criteria import CRITERIA, SEVERAL, Criterion, Order, averaged, low_steps, parts
 from bitladder.assign.edge import edge, meet
 from bitladder.assign.journal import Journal
 from bitladder.assign.score import divergence, outputs_of, runner
@@ -22,6 +23,7 @@ from bitladder.errors import require
 from bitladder.formats import Format, Nested
 from bitladder.ir.graph import Graph
 from bitladder.model import Model, by_plan, packed_bytes
+from bitladder.ptq.clock import OutOfTime
 from bitladder.ptq.rate import coded
 from bitladder.ptq.workbench import Batches, Workbench
 from bitladder.stats.differences import NORMALIZATIONS, STATISTICS
@@ -36,6 +38,7 @@ SAID = 352  # about how many bytes of a file say how it was made
 END_BITS = 6  # nested weights of the first and the last layer run on at least so many planes, unless a plan says fewer,
 LEAST_BITS = 2  # and all others on so many: a sign alone, untrained, tells too little,
 FEW = 5  # in networks of at least so many weights
+SEARCH_TIME = 0.5  # of the time that is left, that a search may take; rounding wants the rest
 
 
 @dataclass(frozen=True)
@@ -150,13 +153,30 @@ class Task:
 
     def network(self, lowered: Mapping[str, int], widths: tuple[int, ...] = ()) -> Graph:
         """The network with some layers at fewer bits: narrower formats, or, with `keep`, fewer planes of the same codes."""
-        bits = self.bits(lowered)
-        ends = self.ends()
-        nested = [name for name, fmt in self.formats.items() if ends and isinstance(fmt, Nested)]
-        least = {n: min(END_BITS if n in ends else LEAST_BITS, bits[n]) for n in nested}
+        bits, least = self.bits(lowered), self.least(lowered)
         if self.goal.keep:
             return self.bench.network(self.formats, bits=None if widths else bits, least=least, widths=widths)
         return self.bench.network(self.narrowed(lowered), least=least, widths=widths)
+
+    def finished(self, outcome: Outcome, formats: Formats, widths: tuple[int, ...]) -> tuple[Graph, dict[str, Any]]:
+        """The network that comes out, rounded as well as the workbench can, and what is to be told of it.
+
+        A search scored networks that were rounded faster; should this one miss the goal, it is that one.
+        """
+        lowered, said = outcome.lowered, dict(outcome.result)
+        graph = self.bench.finished(formats, least=self.least(lowered), widths=widths, progress=self.tell)
+        if not self.bench.passes or "score" not in said or self.bench.clock.over():
+            return graph, said
+        goal, score = self.goal, self.scored(graph)
+        if goal.max_drop is not None and said["goal_met"] and said["float"] - score > goal.max_drop + SLACK:
+            return self.network(lowered, widths), said
+        return graph, said | {"score": score}
+
+    def least(self, lowered: Mapping[str, int]) -> dict[str, int]:
+        """The fewest planes that nested weights run on, of the first and the last layer and of the others."""
+        bits, ends = self.bits(lowered), self.ends()
+        nested = [name for name, fmt in self.formats.items() if ends and isinstance(fmt, Nested)]
+        return {n: min(END_BITS if n in ends else LEAST_BITS, bits[n]) for n in nested}
 
     def narrowed(self, lowered: Mapping[str, int]) -> Formats:
         """Every layer's format at its bits."""
@@ -193,16 +213,26 @@ class Task:
 
     def by_score(self, allowed: float) -> Outcome:
         """As many layers at `low` bits as the allowed drop permits, those first that the criterion ranks lowest."""
-        goal = self.goal
+        goal, clock, late = self.goal, self.bench.clock.share(SEARCH_TIME), list[int]()
         plain, reference = self.scored(self.bench.plain), self.scored(self.network({}))
         about = hashlib.sha256(f"{self.fingerprint()}{plain}{reference}".encode()).hexdigest()
-        memo = {} if goal.work is None else Journal(goal.work / "search.journal", about)
+        memo: MutableMapping[str, float] = {} if goal.work is None else Journal(goal.work / "search.journal", about)
+
+        memo = memo if clock.end == math.inf else dict(memo)  # what time did not allow is no loss to remember
 
         def loss(tried: Sequence[str] | Mapping[str, int]) -> float:
+            if clock.over():
+                late.append(1)
+                return math.inf
             self.tell("search", len(memo) + 1, 0)
             return plain - self.scored(self.network(tried if isinstance(tried, Mapping) else dict.fromkeys(tried, goal.low)))
 
-        ranking = self.ranking(loss)
+        def measured(names: Sequence[str]) -> float:
+            if clock.over():
+                raise OutOfTime
+            return loss(names)
+
+        ranking = self.ranking(measured)
         found = SEARCHES[goal.search].find(
             ranking.order.ranked, loss, allowed, memo=memo, samples=getattr(self.score, "samples", None)
         )
@@ -214,6 +244,9 @@ class Task:
             self.notes.append(
                 f"with every layer at its widest the network already loses {plain - reference:.4f}, more than allowed"
             )
+        if late:
+            found = replace(found, notes=tuple(note for note in found.notes if "not numbers" not in note))
+            self.notes.append(f"search: the time was over; {len(late)} sets of layers were not scored and stay wide")
         met = plain - score <= allowed + 1e-9
         return Outcome(lowered, self.told(found, ranking, met) | {"float": plain, "reference": reference, "score": score})
 
@@ -246,6 +279,8 @@ class Task:
         goal, benches, said = self.goal, dict[float, Workbench](), dict[str, Any]()
 
         def network(divergence: float) -> Graph:
+            if benches and divergence not in benches and self.bench.clock.over():
+                raise OutOfTime
             self.tell("search", len(benches) + 1, 0)
             self.bench = benches.setdefault(divergence, self.bench.at_divergence(divergence))
             made = self.network({})
@@ -257,12 +292,30 @@ class Task:
             what, limit = target(goal.budget)
             slope = 0.5 if what == "avg_bits" else weights / 16  # half a bit a weight
             spare = SAID if what == "bytes" else 0
-            found = meet(lambda d: coded(network(d), what), limit - spare, divergence, slope)
+            sizes: dict[float, float] = {}
+
+            def size_of(d: float) -> float:
+                return sizes.setdefault(d, coded(network(d), what))
+
+            try:
+                found = meet(size_of, limit - spare, divergence, slope)
+            except OutOfTime:
+                found = min((d for d, size in sizes.items() if size <= limit - spare), default=None)
+                self.notes.append("search: the time was over; what was found until then is the result")
             divergence, met = found or max(benches), found is not None
         elif self.score is not None and goal.max_drop is not None:
             said["float"] = plain = self.scored(self.bench.plain)
             allowed = goal.max_drop + SLACK
-            most, least = edge(lambda d: plain - self.scored(network(d)) <= allowed, divergence)
+            passed: dict[float, bool] = {}
+
+            def passes(d: float) -> bool:
+                return passed.setdefault(d, plain - self.scored(network(d)) <= allowed)
+
+            try:
+                most, least = edge(passes, divergence)
+            except OutOfTime:
+                most, least = max((d for d, good in passed.items() if good), default=None), min(passed, default=None)
+                self.notes.append("search: the time was over; what was found until then is the result")
             divergence, met = most or least or divergence, most is not None
         graph = network(divergence)
         size, bits = coded(graph, "bytes"), coded(graph, "avg_bits")
@@ -277,6 +330,8 @@ class Task:
             raise ValueError(
                 f"quantize: criterion {self.goal.criterion!r} measures accuracy; give evaluation data or another criterion"
             )
+        if self.bench.clock.over():
+            raise OutOfTime
         if "reference" not in self.known:
             self.known["reference"] = self.scored(self.network({}))
         return self.known["reference"] - self.scored(self.network(dict.fromkeys(names, self.goal.low)))
@@ -313,32 +368,41 @@ class Task:
 
     def ranking(self, loss: Callable[[Sequence[str]], float]) -> Ranking:
         """The layers in the order of the criterion; heads that need their bits are set aside."""
-        goal, plain = self.goal, self.bench.plain
+        goal = self.goal
         free = searchable(tuple(self.formats), self.floors(), goal.low)
         low = at_bits(next(iter(self.formats.values())), goal.low)
-        given: dict[str, Any] = {"graph": plain, "names": free, "loss": loss, "seed": goal.seed, "low": low}
-        given |= {"samples": self.bench.samples, "apart": self.apart}
-        named, options = parts(goal.criterion), dict[str, Any]()
+        given: dict[str, Any] = {"graph": self.bench.plain, "names": free, "loss": loss, "seed": goal.seed, "low": low}
+        try:
+            criterion, values = self.values(given | {"samples": self.bench.samples, "apart": self.apart})
+        except OutOfTime:
+            self.notes.append(f"no time for the criterion {goal.criterion}; layers are in the order of their weights' ranges")
+            criterion = CRITERIA["range"]
+            values = criterion.values(*(given[n] for n in criterion.needs))
+        found = criterion.order({n: values[n] for n in free if n in values}, skip_smallest=goal.skip_smallest)
+        why = dict.fromkeys(found.silent, "did not learn") | dict.fromkeys(found.skipped, "the smallest value, skipped")
+        held = {n: "classifier, kept wide by its number of classes" for n in self.formats if n not in free}
+        return Ranking(values, found, why | held)
+
+    def values(self, given: dict[str, Any]) -> tuple[Criterion, Mapping[str, float]]:
+        """What the criterion, or several together, say of each layer. given: what they may need, less what takes time."""
+        goal, named = self.goal, parts(self.goal.criterion)
         needs = {need for name, _ in named for need in CRITERIA[name].needs}
+        options: dict[str, Any] = {}
         if "codes" in needs:
-            lowered = self.narrowed(dict.fromkeys(free, goal.low))
-            given["codes"] = {n: c for n, c in self.bench.baked(lowered).constants.items() if n in free}
+            lowered = self.narrowed(dict.fromkeys(given["names"], goal.low))
+            given["codes"] = {n: c for n, c in self.bench.baked(lowered).constants.items() if n in given["names"]}
         if "learned" in needs:
             given["learned"] = self.learned()
-            steps = low_steps(plain, low) if goal.normalize == "step" else None
+            steps = low_steps(self.bench.plain, given["low"]) if goal.normalize == "step" else None
             options = {"statistic": goal.statistic, "normalize": goal.normalize, "steps": steps}
 
         def values_of(name: str) -> Mapping[str, float]:
             criterion = CRITERIA[name]
             return criterion.values(*(given[n] for n in criterion.needs), **(options if "learned" in criterion.needs else {}))
 
-        criterion = CRITERIA[named[0][0]] if len(named) == 1 else SEVERAL
-        found_values = [(values_of(name), weight) for name, weight in named]
-        values = found_values[0][0] if len(named) == 1 else averaged(found_values)
-        found = criterion.order({n: values[n] for n in free if n in values}, skip_smallest=goal.skip_smallest)
-        why = dict.fromkeys(found.silent, "did not learn") | dict.fromkeys(found.skipped, "the smallest value, skipped")
-        held = {n: "classifier, kept wide by its number of classes" for n in self.formats if n not in free}
-        return Ranking(values, found, why | held)
+        if len(named) == 1:
+            return CRITERIA[named[0][0]], values_of(named[0][0])
+        return SEVERAL, averaged([(values_of(name), weight) for name, weight in named])
 
     def apart(self, names: Sequence[str]) -> float:
         """How far layers at low bits move the outputs from the float network's, on the samples that biases are corrected on."""
@@ -353,6 +417,13 @@ class Task:
 
         module = to_torch(self.raw)
         samples, labels = self.batches.some(self.batches.keep)
+        clock = self.bench.clock.share(SEARCH_TIME)
+
+        def tell(done: int, total: int, word: str) -> None:
+            if clock.over():
+                raise OutOfTime
+            self.tell("learn", done, total)
+
         if labels is None:
             self.notes.append("the calibration data has no labels, so the network learned from its own answers")
         found = learn(
@@ -364,7 +435,7 @@ class Task:
             seed=self.goal.seed,
             start=self.goal.start,
             work=self.goal.work,
-            progress=lambda done, total, word: self.tell("learn", done, total),
+            progress=tell,
         )
         self.notes += found.notes
         return found
@@ -393,9 +464,9 @@ class Task:
         nested = [f.bits for f in formats.values() if isinstance(f, Nested)]
         widths = tuple(range(2, max(nested) + 1)) if nested else ()
         self.tell("correct biases", 0, 0)
-        graph = self.network(outcome.lowered, widths)
+        graph, result = self.finished(outcome, formats, widths)
         plan = {n: str(f) for n, f in self.narrowed(outcome.lowered).items()}
-        meta = {**graph.meta, "plan": plan, "result": dict(outcome.result)}
+        meta = {**graph.meta, "plan": plan, "result": result}
         if self.goal.keep:
             meta["default_bits"] = {n: b for n, b in self.bits(outcome.lowered).items() if isinstance(self.formats[n], Nested)}
         graph = graph.with_(meta=meta)
@@ -405,7 +476,8 @@ class Task:
         """One line of the table of widths."""
         self.tell("widths", bits, 0)
         narrow = graph.at(bits)
-        return {"bits": bits, "bytes": Model(narrow).nbytes, "score": self.scored(narrow) if self.score else None}
+        scored = self.score is not None and not self.bench.clock.over()
+        return {"bits": bits, "bytes": Model(narrow).nbytes, "score": self.scored(narrow) if scored else None}
 
 
 def at_an_end(fmt: Format) -> Format:

@@ -122,8 +122,10 @@ COMMANDS: dict[str, tuple[str, list[tuple[tuple[str, ...], dict]]]] = {
             (("--align",), {"metavar": "MODE", "help": "fixed-point channels: weights or sums (default: weights)"}),
             (
                 ("--rounding",),
-                {"metavar": "NAME", "help": "nearest, feedback, rate or trellis (default: by effort)"},
+                {"metavar": "NAME", "help": "nearest, feedback, sequence, moments, rate or trellis (default: by effort)"},
             ),
+            (("--equalize",), {"action": "store_const", "const": True, "help": "scale channels between layers alike first"}),
+            (("--time-limit",), {"type": float, "metavar": "S", "help": "return the best that is found in so many seconds"}),
             (("--meta",), {"metavar": "FILE.json", "help": "class labels, normalisation, layout, to keep in the file"}),
             (
                 ("--budget",),

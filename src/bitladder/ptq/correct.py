@@ -17,13 +17,14 @@ from bitladder.formats import QTensor
 from bitladder.ir.graph import Graph, Node, PerWidth
 from bitladder.ir.rewrite import bias_name
 from bitladder.ptq.calibrate import Progress, as_kind, torch_ops
+from bitladder.ptq.clock import ENDLESS, Clock
 from bitladder.runtime.reference import clipped, enter, real, step
 
 Rounding = Callable[[Node, Mapping[str, Any]], "QTensor | None"]
 
 CORRECTED = ("conv", "conv_transpose", "linear")
 FINE = 16  # parts of an output's step that a bias is rounded to at most
-COARSE = 256  # parts of the largest mean, where outputs are no integers
+COARSE = 256  # parts of what means are on average, where outputs are no integers: a few large channels must not decide
 
 
 def with_biases(graph: Graph) -> Graph:
@@ -83,16 +84,20 @@ def corrected_biases(
     wanted: Mapping[str, np.ndarray],
     progress: Progress | None = None,
     rounding: Rounding | None = None,
+    clock: Clock = ENDLESS,
 ) -> dict[str, np.ndarray]:
     """Corrected biases (float32) by name, such that every weighted node's mean output is what is `wanted` of it.
 
     rounding: called with every node and the values before it; the codes it may give are the node's weight from there on.
+    Nodes that the clock leaves no time for are left out.
     """
     ops = torch_ops()
     env: dict[str, Any] = dict(quantized.constants)
     env |= {k: enter(quantized, k, as_kind(v, ops)) for k, v in samples.items()}
     last, out = last_uses(quantized), dict[str, np.ndarray]()
     for at, node in enumerate(quantized.nodes):
+        if clock.over():
+            break
         if rounding is not None and (made := rounding(node, env)) is not None:
             env[node.inputs[1]] = made
         bias = node.inputs[2] if node.op in CORRECTED and isinstance(env.get(node.inputs[1]), QTensor) else ""
@@ -114,7 +119,9 @@ def grid(graph: Graph, node: Node, wanted: np.ndarray) -> float:
     step = (
         float(np.min(encoding.format.step(encoding.params))) / FINE
         if encoding is not None
-        else float(np.abs(wanted).max(initial=0.0)) / COARSE
+        else float(np.abs(wanted).mean()) / COARSE
+        if wanted.size
+        else 0.0
     )
     return float(np.exp2(np.floor(np.log2(step)))) if step > 0 else 0.0
 
@@ -135,13 +142,14 @@ def correct(
     widths: tuple[int, ...] = (),
     progress: Progress | None = None,
     wanted: Mapping[str, np.ndarray] | None = None,
+    clock: Clock = ENDLESS,
 ) -> Graph:
     """`quantized` with corrected biases; one version for each of `widths` at biases whose weight is nested.
 
     wanted: what `outputs_wanted` found for `plain` on the same samples, if it is known already.
     """
     wanted = outputs_wanted(plain, samples) if wanted is None else wanted
-    base = corrected_biases(quantized, samples, wanted, progress)
+    base = corrected_biases(quantized, samples, wanted, progress, clock=clock)
     constants: dict[str, Any] = {**quantized.constants, **base}
     owner = {
         n.inputs[2]: n.inputs[1] for n in quantized.nodes if n.op in CORRECTED and len(n.inputs) > 2 and n.inputs[2] in base
@@ -152,7 +160,7 @@ def correct(
         narrow = quantized.at(width)
         if all(stored_bits(narrow, w) in versions[bias] for bias, w in nested.items()):
             continue
-        for bias, array in corrected_biases(narrow, samples, wanted, progress).items():
+        for bias, array in corrected_biases(narrow, samples, wanted, progress, clock=clock).items():
             if bias in nested:
                 versions[bias].setdefault(stored_bits(narrow, nested[bias]), array)
     return quantized.with_(constants=constants | {b: PerWidth(nested[b], arrays) for b, arrays in versions.items()})

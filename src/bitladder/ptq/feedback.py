@@ -40,7 +40,7 @@ def grams(graph: Graph, batches: Iterable[Mapping[str, Any]], progress: Progress
 
     users: dict[str, list[tuple[str, Node]]] = {}
     for name, node in graph.weights():
-        if node.op in ROWS and math.prod(graph.constants[name].shape[1:]) <= LARGEST:  # type: ignore[union-attr]
+        if node.op in ROWS and fits(graph.constants[name]):
             users.setdefault(node.inputs[0], []).append((name, node))
     out: dict[str, np.ndarray] = {}
 
@@ -49,7 +49,7 @@ def grams(graph: Graph, batches: Iterable[Mapping[str, Any]], progress: Progress
             w = graph.constants[name]
             assert not isinstance(w, PerWidth)
             rows = ROWS[node.op](np.asarray(real(value), np.float32), node, tuple(w.shape), resolve)
-            gram = np.matmul(rows.swapaxes(1, 2), rows).astype(np.float64)
+            gram = products(rows, rows)
             out[name] = out[name] + gram if name in out else gram
 
     ops = torch_ops()
@@ -61,6 +61,31 @@ def grams(graph: Graph, batches: Iterable[Mapping[str, Any]], progress: Progress
         if progress:
             progress("measure inputs", done, 0)
     return out
+
+
+def products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Sums over rows of products of the columns of `a` and `b` (groups, rows, columns), the same whatever order they have.
+
+    Numbers are rounded to multiples of a power of two, 2^16 of them, so that a float64 holds every sum of up to 2^21 products.
+
+    >>> products(np.ones((1, 3, 2), np.float32), np.ones((1, 3, 2), np.float32))[0]
+    array([[3., 3.],
+           [3., 3.]])
+    """
+    (a, up), (b, along) = (whole(x) for x in (a, b))
+    return np.asarray(np.matmul(a.swapaxes(1, 2), b) * (up * along))
+
+
+def whole(x: np.ndarray) -> tuple[np.ndarray, float]:
+    """Numbers as integers (float64) of 16 bits and a sign at most, and what one is worth."""
+    largest = float(np.abs(x).max(initial=0.0))
+    step = 2.0 ** (np.ceil(np.log2(largest)) - 16) if largest > 0 else 1.0
+    return np.round(x.astype(np.float64) / step), step
+
+
+def fits(w: Any) -> bool:
+    """Whether there is room for the gram matrix of a weight's inputs."""
+    return math.prod(w.shape[1:]) <= LARGEST
 
 
 def conv_rows(x: np.ndarray, node: Node, shape: tuple[int, ...], resolve: Any) -> np.ndarray:
@@ -116,20 +141,55 @@ def rounded(w: np.ndarray, encoding: Encoding, gram: np.ndarray) -> QTensor:
 
 def climb(w: np.ndarray, encoding: Encoding, shape: tuple[int, ...], rows: slice, gram: np.ndarray) -> np.ndarray:
     """Codes (outputs, inputs) of one group: width after width for nested formats, once for all others."""
+    return climbed(w, encoding, shape, rows, gram)[encoding.format.bits]
+
+
+def climbed(
+    w: np.ndarray,
+    encoding: Encoding,
+    shape: tuple[int, ...],
+    rows: slice,
+    gram: np.ndarray,
+    *,
+    widths: Sequence[int] | None = None,
+    parent: np.ndarray | None = None,
+    last: int = 0,
+    sweeps: int | None = None,
+) -> dict[int, np.ndarray]:
+    """Codes (outputs, inputs) of one group by width, each a child of the one before.
+
+    widths: those to be rounded, all that matter by default. parent: codes of `last` bits to go on from. sweeps: how often
+    codes are chosen again, `SWEEPS` times by default.
+    """
     order = np.argsort(-np.diag(gram), kind="stable")
     w, gram = w[:, order], gram[np.ix_(order, order)]
-    fmt = encoding.format
-    widths = [*(sorted(b for b in fmt.matter if b < fmt.bits) if isinstance(fmt, Nested) else ()), fmt.bits]
-    parent, last = None, 0
-    for bits in widths:
+    fmt, out = encoding.format, dict[int, np.ndarray]()
+    if parent is not None:
+        parent = parent[:, order]
+    for bits in stages(fmt) if widths is None else widths:
         narrow = encoding.at(bits) if bits < fmt.bits else encoding
         p, held = columns(narrow, shape, rows, order), damped(gram, HOLD if bits < fmt.bits else 0.0)
         codes = feed(w, narrow.format, p, spread_factor(held), parent, bits - last)
-        parent, last = settle(w, codes, narrow.format, p, held, parent, bits - last), bits
-    assert parent is not None
-    out = np.empty_like(parent)
-    out[:, order] = parent
+        parent, last = settle(w, codes, narrow.format, p, held, parent, bits - last, sweeps), bits
+        out[bits] = np.empty_like(parent)
+        out[bits][:, order] = parent
     return out
+
+
+def stages(fmt: Format) -> tuple[int, ...]:
+    """The widths that codes are rounded at, one after another: those of a nested format that matter, and its own.
+
+    >>> stages(Nested(4)), stages(Nested(8, matter={6: 1.0}))
+    ((2, 3, 4), (6, 8))
+    """
+    below = sorted(b for b in fmt.matter if b < fmt.bits) if isinstance(fmt, Nested) else []
+    return (*below, fmt.bits)
+
+
+def error_of(w: np.ndarray, codes: np.ndarray, encoding: Encoding, shape: tuple[int, ...], gram: np.ndarray) -> np.ndarray:
+    """The output errors (outputs,) of codes (outputs, inputs) under a gram matrix."""
+    e = w - decoded(codes, encoding.format, columns(encoding, shape, slice(0, len(w)), np.arange(w.shape[1])))
+    return np.einsum("oi,oi->o", e @ damped(gram), e)
 
 
 def damped(gram: np.ndarray, hold: float = 0.0, damp: float = DAMP) -> np.ndarray:
@@ -203,11 +263,12 @@ def settle(
     gram: np.ndarray,
     parent: np.ndarray | None,
     deeper: int,
+    sweeps: int | None = None,
 ) -> np.ndarray:
     """`codes` after every one was chosen again, given all others, so that the error under `gram` is least; it never rises."""
     codes, value = codes.copy(), decoded(codes, fmt, p)
     pull = (w - value) @ gram  # half of how fast the error falls as a value grows
-    for _ in range(SWEEPS):
+    for _ in range(SWEEPS if sweeps is None else sweeps):
         for start in range(0, w.shape[1], BLOCK):
             block = slice(start, min(start + BLOCK, w.shape[1]))
             near, before = pull[:, block].copy(), value[:, block].copy()

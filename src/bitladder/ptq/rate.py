@@ -144,16 +144,25 @@ def feed(w: np.ndarray, step: np.ndarray, rows: np.ndarray, columns: np.ndarray,
 
 
 def settle(
-    w: np.ndarray, codes: np.ndarray, step: np.ndarray, minds: np.ndarray, gram: np.ndarray, low: int, high: int
+    w: np.ndarray,
+    codes: np.ndarray,
+    step: np.ndarray,
+    minds: np.ndarray,
+    gram: np.ndarray,
+    low: np.ndarray | int,
+    high: np.ndarray | int,
 ) -> np.ndarray:
-    """`codes` after those that had a better choice, given all others, took it; the cost never rises."""
-    codes = codes.copy()
+    """`codes` after those that had a better choice, given all others, took it; the cost never rises.
+
+    low, high: the codes that may be, for all or for each.
+    """
+    codes, low, high = codes.copy(), np.broadcast_to(low, codes.shape), np.broadcast_to(high, codes.shape)
     pull = minds @ (w - codes * step[:, None]) @ gram  # half of how fast the cost falls as a value grows
     for _ in range(SWEEPS):
         for k in range(w.shape[1]):
             near, moves, curvature = pull[:, k].copy(), np.zeros(len(w)), np.diag(minds) * gram[k, k] * step
             for i in np.flatnonzero(np.abs(near) > curvature / 2):
-                code = min(max(round(codes[i, k] + near[i] / curvature[i]), low), high)
+                code = min(max(round(codes[i, k] + near[i] / curvature[i]), low[i, k]), high[i, k])
                 moves[i] = (code - codes[i, k]) * step[i]
                 codes[i, k] = code
                 near -= minds[:, i] * (moves[i] * gram[k, k])
