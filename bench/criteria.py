@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from bench import cifar
+from bench import accuracy, cifar
 from bench.options import Options, tell
 from bench.result import Figure, Result, Row, machine, versions
 from bench.subject import Interval, Judge, Subject, about, evenly, loss, subject
@@ -31,6 +31,7 @@ from bitladder.stats.differences import Differences, Learned
 from bitladder.train.learn import learn
 
 HIGH, LOW = 8, 4
+LOWER = (4, 3, 2)  # bits at which --full holds us against the peers that quantize
 CYCLES, SEED = 100, 0
 CHOOSING = 2000  # images that orders and plans are chosen on
 ALLOWED = 1.0  # points that the chosen plan may lose against the 8-bit network
@@ -428,6 +429,10 @@ def bench(options: Options) -> Result:
     for depth in options.depths:
         found[depth], more = Bench(options, depth, data, work).measured()
         rows += more
-    result = Result("criteria", tuple(rows), figures(found[20]), machine(options.threads, options.command), versions())
+    made = figures(found[20])
+    if options.full:
+        more, beside = accuracy.measure(options, LOWER)
+        rows, made = rows + more, made | beside
+    result = Result("criteria", tuple(rows), made, machine(options.threads, options.command), versions())
     work.done()
     return result

@@ -52,6 +52,11 @@ SAYS = (
     (r"decode_(fast|best)_(\w+)", r"weights a second that one core decodes, coder `\1`, \2", "at least"),
     (r"encode_resnet56_vs_nncodec", "encoding ResNet-56, coder `best`: time over NNCodec's", "at most"),
     (r"resnet(\d+)_all_widths", r"ResNet-\1, all widths in one file: bytes over the best 8-bit file of one width", "at most"),
+    (
+        r"resnet(\d+)_peers_(\d)",
+        r"ResNet-\1, weights at \2 bits: points behind the most accurate peer at its bytes, nothing trained",
+        "below",
+    ),
     (r"escalation_costs_won", "escalation: costs at which it surely beats fixed widths that cost the same", "at least"),
     (r"escalation_bits_as_good_as_(\d)", r"escalation: mean bits that lose at most 0.2 points against \1 bits", "below"),
 )
