@@ -36,7 +36,9 @@ BATCH = 250
 LOST = {0.3: 0.75, 1.0: 0.7}  # points lost against float: what share of NNCodec's bytes may be needed
 ALL_WIDTHS = {20: 1.08, 56: 1.05}  # depth: one file for all widths over the best 8-bit file alone
 NESTING, HEADER, ENCODING = 1.02, 0.005, 1.0
-SPEEDS = {"fast_int4": 200e6, "fast_nested8": 100e6, "best_nested8": 20e6}  # weights a second
+SPEEDS = {"fast_int4": 200e6, "fast_nested8": 100e6, "best_nested8": 20e6, "best_int8": 20e6}  # weights a second
+SYMBOLS = "resnet56_best_int8"  # another of them, with the goal of "best_int8"
+ROUNDS = 20  # of coding ResNet-56's symbols, which takes 0.1 s
 
 T = TypeVar("T")
 
@@ -206,6 +208,7 @@ def figures(found: Found) -> dict[str, Figure]:
     made["planes_over_symbols"] = Figure.at_most(found.nesting, NESTING)
     made["header_overhead"] = Figure.at_most(found.header, HEADER)
     made |= {f"decode_{name}": Figure.at_least(found.speeds.get(name), least) for name, least in SPEEDS.items()}
+    made[f"decode_{SYMBOLS}"] = Figure.at_least(found.speeds.get(SYMBOLS), SPEEDS["best_int8"])
     made["encode_resnet56_vs_nncodec"] = Figure.at_most(found.encoding, ENCODING)
     made |= {f"resnet{d}_all_widths": Figure.at_most(found.widths.get(d), most) for d, most in ALL_WIDTHS.items()}
     return made
@@ -253,18 +256,22 @@ def tried(make: Callable[[], T]) -> tuple[T | None, str]:
         return None, str(error)
 
 
-def encoding(options: Options, found: Found) -> list[Row]:
-    """Seconds of coding ResNet-56's codes: our best coder, and NNCodec at its defaults less its quantizing."""
+def coding(options: Options, found: Found) -> list[Row]:
+    """ResNet-56's codes: our best coder against NNCodec at its defaults less its quantizing, and whole symbols of 8 bits."""
     net = resnet.load(options.data, 56)
     state = nncodec.stored(net.state_dict())
     made, why = tried(lambda: nncodec.code(state, {"use_dq": True, "qp": nncodec.SPEED_QP}))
     matrices = {n: w for n, w in state.items() if w.ndim > 1}
-    codes = {n: coded.codes_of(t) for n, t in coded.rounded(matrices, Int(4)).items()}
+    codes, symbols = ({n: coded.codes_of(t) for n, t in coded.rounded(matrices, Int(bits)).items()} for bits in (4, 8))
     ours = coded.speed(codes, "best").encode
+    found.speeds[SYMBOLS] = sum(c.codes.size for c in symbols.values()) / coded.speed(symbols, "best", ROUNDS).decode
     peer = made.encode - made.quantize if made else None
     found.encoding = ours / peer if peer else None
     name = f"{PEER}, dq, qp {nncodec.SPEED_QP}, without its quantizing" if made else f"{PEER}: {why}"
-    return [Row("resnet56, best, int4 codes, encode, s", ours, peer, name, found.encoding)]
+    return [
+        Row("resnet56, best, int4 codes, encode, s", ours, peer, name, found.encoding),
+        Row("resnet56, best, int8 codes, decode, million weights a second", found.speeds[SYMBOLS] / 1e6),
+    ]
 
 
 def bench(options: Options) -> Result:
@@ -275,10 +282,10 @@ def bench(options: Options) -> Result:
     test = evenly(data.test, QUICK if options.quick else len(data.test))
     work, found = Work.of("codec", about(options, test), source(("codec", "file"), ("coded",))), Found()
     rows = [row for depth in options.depths for row in network(options, depth, data, test, work, found)]
-    rows += encoding(options, found)
+    rows += coding(options, found)
     encoder, measured = sentences.rows(options)
     rows += encoder
-    found.header, found.speeds = measured.header, measured.speeds
+    found.header, found.speeds = measured.header, found.speeds | measured.speeds
     made_with = versions() | nncodec.version()
     result = Result("codec", tuple(rows), figures(found), machine(options.threads, options.command), made_with)
     work.done()

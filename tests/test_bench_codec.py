@@ -200,11 +200,12 @@ def test_figures_are_there_measured_or_not():
     nothing = figures(Found())
     assert all(f.value is None and not f.met for f in nothing.values())
     share = {(20, 0.3): 0.74, (20, 1.0): 0.71, (56, 0.3): None}
-    speeds = {"fast_int4": 3e8, "best_nested8": 1e7}
+    speeds = {"fast_int4": 3e8, "best_nested8": 1e7, "resnet56_best_int8": 2.1e7}
     made = figures(Found(share, {20: 1.08, 56: 1.06}, 1.01, 0.004, 0.9, speeds))
     assert set(made) == set(nothing)
     assert {name for name, f in made.items() if f.met} == {
         "resnet20_bytes_at_0.3_lost", "planes_over_symbols", "header_overhead", "decode_fast_int4",
+        "decode_resnet56_best_int8",
         "encode_resnet56_vs_nncodec", "resnet20_all_widths",
     }  # fmt: skip
 

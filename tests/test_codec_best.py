@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bitladder.codec import best_codes, best_numbers, parts, twins
 from bitladder.codec.bins import Bin, Decoder, Encoder
+from bitladder.codec.magnitude import Magnitudes, even
 from bitladder.codec.parts import BEST, TRELLIS, Grid, Kind, Part
 
 CORES = [None] + [twins.core] * bool(twins.core)
@@ -64,7 +65,7 @@ def test_bins_come_back_and_no_other_bytes_do(answers):
 
 
 def bin_coder(bins, number):
-    return lambda coin, told=0: coin.bit(bins[number], int(told)) if number < len(bins) else coin.half(int(told))
+    return lambda coin, told=0: coin.bit(bins[number], int(told)) if number < len(bins) else coin.even(1, int(told))
 
 
 def decoded(body, numbers):
@@ -83,8 +84,48 @@ def test_a_carry_runs_through_all_bytes():
     """Zeros fill the body with 255, a last half bin makes all of them overflow."""
     coin = Encoder()
     coin.low, coin.range, coin.bytes = 2**64 - 2, 2**33, bytearray(b"\x01\xff\xff\xff")
-    coin.half(0)
+    coin.even(1, 1)
     assert coin.end()[:4] == b"\x02\0\0\0"
+
+
+def test_even_numbers_cost_their_bits_and_come_back():
+    """Of 0 to 64 bits, between answers that are nearly sure: the same numbers, at a byte more than they have."""
+    draw, coin, bin = np.random.default_rng(17), Encoder(), Bin()
+    widths = [*range(65)] * 3
+    numbers = [int.from_bytes(draw.bytes(8)) >> 64 - bits for bits in widths]
+    for bits, number in zip(widths, numbers, strict=True):
+        coin.bit(bin, 1)
+        even(coin, bits, number)
+    body = coin.end()
+    assert sum(widths) / 8 <= len(body) <= sum(widths) / 8 + 3
+    again, bin = Decoder(body), Bin()
+    assert [again.bit(bin) and even(again, bits) for bits in widths] == numbers
+    again.end()
+
+
+def test_what_an_even_number_leaves_over_is_refused(core):
+    """The range is no multiple of 2^16 or 4; no encoder gives what is above the last number, even if all else fits."""
+    decode = parts.of(parts.NUMBERS, twins.numbers, BEST)[1]
+    for zeros in range(20):
+        with pytest.raises(ValueError, match="damaged"):
+            decode(bytes.fromhex("fffffffffffffffc") + bytes(zeros), np.dtype("uint64"), 1, None)
+    assert Decoder(bytes.fromhex("fffffffffffe0000")).even(16) == 2**16 - 1
+    with pytest.raises(ValueError, match="damaged"):
+        Decoder(bytes.fromhex("fffffffffffffffe")).even(16)
+
+
+@pytest.mark.parametrize("longest", [0, 1, 3, 4, 7, 8, 16, 31])
+def test_magnitudes_come_back(longest):
+    """With no tree, with deep ones and with deeper ones than there are lengths: shortest, longest and all between."""
+    numbers = sorted({(1 << length >> 1) + more for length in range(longest + 1) for more in (0, (1 << length >> 1) - 1, 5)})
+    numbers = [n for n in numbers if 0 <= n < 1 << longest]
+    depths, coin = (0, 1, 2, 3, 9), Encoder()
+    sizes = Magnitudes(longest, depths)
+    asked = [(which, number) for number in numbers for which in range(len(depths))]
+    assert [sizes.code(coin, which, number) for which, number in asked] == [number for _, number in asked]
+    again, sizes = Decoder(coin.end()), Magnitudes(longest, depths)
+    assert [sizes.code(again, which) for which, _ in asked] == [number for _, number in asked]
+    again.end()
 
 
 # ------------------------------------------------------------------------------------------------------------- codes

@@ -231,6 +231,21 @@ def test_attention_is_one_step(isa, coded):
 
 
 @pytest.mark.parametrize("isa", ISAS)
+def test_scores_may_be_the_sum_of_two_products(isa):
+    """Content and position: one of the products is the mask of the other, whichever comes first and whatever scales them."""
+    rng = np.random.default_rng(11)
+    feeds = {name: rng.normal(size=(2, 3, 5, 4)).astype(np.float32) for name in ("q", "r", "k", "p")}
+    turns = [Node("transpose", (name,), (name + "t",), {"perm": (0, 1, 3, 2)}) for name in ("k", "p")]
+    products = [Node("matmul", ("q", "kt"), ("s",)), Node("matmul", ("r", "pt"), ("t",))]
+    for scaled in ((), ("s",), ("t",), ("s", "t")):
+        scales = [Node("mul", (name, "c"), (name + "c",)) for name in scaled]
+        terms = tuple(name + "c" if name in scaled else name for name in ("s", "t"))
+        for order in (terms, terms[::-1]):
+            nodes = [*turns, *products, *scales, Node("add", order, ("sum",)), Node("softmax", ("sum",), ("y",))]
+            compare(graph_of(nodes, feeds, {"c": np.float32(0.5)}), feeds, isa=isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 def test_softmax_and_norms(isa):
     """Every axis and every norm, reals and codes on both sides."""
     rng = np.random.default_rng(8)

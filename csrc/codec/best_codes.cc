@@ -49,6 +49,8 @@ int length_of(int64_t a, int64_t b) {
   return static_cast<int>(std::bit_width(static_cast<uint64_t>(std::max(std::abs(a), std::abs(b)))));
 }
 
+// A branch on the sign would be a guess.
+int64_t with_sign(int64_t magnitude, bool minus) { return (magnitude ^ -int64_t{minus}) + minus; }
 
 template <class Coin>
 bool plain(Coin coin, CodeGrid grid, CodeKind kind, int64_t centre, const Rows& rows) {
@@ -60,9 +62,9 @@ bool plain(Coin coin, CodeGrid grid, CodeKind kind, int64_t centre, const Rows& 
   const auto models = std::make_unique<Models>();
   Magnitudes<kLongest, kClasses>& sizes = models->sizes;
   const auto far = static_cast<int64_t>(models->centre.code(coin, 0, static_cast<uint64_t>(std::abs(centre))));
-  centre = far && coin.half(centre < 0) ? -far : far;
+  centre = far && coin.even(1, centre < 0) ? -far : far;
   if (!within(centre, kind)) return false;
-  sizes.longest = length_of(kind.high - centre, centre - kind.low);
+  sizes.plant(length_of(kind.high - centre, centre - kind.low), kDepths);
   std::vector<int32_t> row(static_cast<size_t>(grid.cols));
   std::vector<int32_t> means(row.size());
   for (int64_t r = 0; r < grid.rows; ++r) {
@@ -74,7 +76,8 @@ bool plain(Coin coin, CodeGrid grid, CodeKind kind, int64_t centre, const Rows& 
       const int64_t told = row[c] - centre;
       const auto magnitude = sizes.code(coin, size_class(size, size2, means[c]), static_cast<uint64_t>(std::abs(told)));
       auto code = static_cast<int64_t>(magnitude);
-      if (code && coin.bit(models->signs[static_cast<size_t>(sign_class(left, left3))], told < 0)) code = -code;
+      Bin& sign = models->signs[static_cast<size_t>(sign_class(left, left3))];
+      if (code) code = with_sign(code, coin.bit(sign, told < 0));
       left3 = std::exchange(left2, std::exchange(left, code));
       size2 = std::exchange(size, capped(magnitude));
       means[c] = follow(means[c], size, speed);
@@ -96,7 +99,7 @@ bool trellis(Coin coin, CodeGrid grid, CodeKind kind, std::vector<int32_t>& code
     std::array<Bin, kSigns> signs;
   };
   const auto models = std::make_unique<Models>();
-  models->sizes.longest = length_of((int64_t{kind.high} + 1) >> 1, (int64_t{kind.low} - 1) / 2);
+  models->sizes.plant(length_of((int64_t{kind.high} + 1) >> 1, (int64_t{kind.low} - 1) / 2), kDepths);
   int state = 0;
   for (int64_t c = 0; c < grid.cols; ++c) {
     int mean = 0;
@@ -110,7 +113,8 @@ bool trellis(Coin coin, CodeGrid grid, CodeKind kind, std::vector<int32_t>& code
       const auto level = static_cast<int64_t>(models->sizes.code(coin, which, static_cast<uint64_t>(std::abs(told) + odd) >> 1));
       int64_t code = level ? 2 * level - odd : 0;
       mean = follow(mean, capped(static_cast<uint64_t>(code)), pace(r));
-      if (code && coin.bit(models->signs[static_cast<size_t>(sign_class(before(1), before(3)))], told < 0)) code = -code;
+      Bin& sign = models->signs[static_cast<size_t>(sign_class(before(1), before(3)))];
+      if (code) code = with_sign(code, coin.bit(sign, told < 0));
       if (!within(code, kind)) return false;
       place = static_cast<int32_t>(code);
       state = kNext[state][level & 1];

@@ -134,7 +134,7 @@ struct Lengths {
 template <class Coin>
 int header(Coin& coin, bool is_real, View& view, int way) {
   if (is_real) {
-    view.worth = coin.half(view.worth);
+    view.worth = coin.even(1, view.worth);
     view.power = static_cast<int>(even(coin, 12, static_cast<uint64_t>(view.power + 2048))) - 2048;
   }
   return static_cast<int>(even(coin, 2, static_cast<uint64_t>(way)));
@@ -147,7 +147,7 @@ bool differences(Coin& coin, int way, Start from, View& view) {
     const auto length = static_cast<int>(even(coin, 7, static_cast<uint64_t>(length_of(from.base))));
     if (length > kLongest) return false;
     const uint64_t size = even(coin, length, magnitude(from.base));
-    from.base = static_cast<int64_t>(coin.half(from.base < 0) ? -size : size);
+    from.base = static_cast<int64_t>(coin.even(1, from.base < 0) ? -size : size);
   }
   struct Models {
     Lengths lengths;

@@ -97,7 +97,7 @@ bool Text::bit(Coin& coin, const std::array<Bin*, kContexts>& bins, bool told) {
     sum += int64_t{*weights[k]} * guesses[k] >> 16;
   }
   const int mixed = chance_at(static_cast<int>(sum));
-  const bool one = coin.odds(std::clamp(static_cast<uint32_t>(mixed), kLeast, kMost), told);
+  const bool one = coin.odds(static_cast<uint32_t>(std::clamp(mixed, kLeast, kMost)), told);
   const int off = (one ? 65535 : 0) - mixed;
   for (size_t k = 0; k < kContexts; ++k) {
     *weights[k] = std::clamp(*weights[k] + (guesses[k] * off >> kSlow), -kHeaviest, kHeaviest);

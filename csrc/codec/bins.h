@@ -12,10 +12,10 @@
 namespace bl {
 
 constexpr int kMemory = 255;  // answers after which a bin forgets as fast as it learns
-constexpr uint32_t kLeast = 256, kMost = 65280;  // chances, of 65536: so each bin costs 0.0056 bits or more
+constexpr int kLeast = 256, kMost = 65280;  // chances, of 65536: so each bin costs 0.0056 bits or more
 constexpr auto kRates = [] {
-  std::array<uint16_t, kMemory + 1> rates{};
-  for (int seen = 0; seen <= kMemory; ++seen) rates[static_cast<size_t>(seen)] = static_cast<uint16_t>(131072 / (2 * seen + 3));
+  std::array<int32_t, kMemory + 1> rates{};
+  for (int seen = 0; seen <= kMemory; ++seen) rates[static_cast<size_t>(seen)] = 131072 / (2 * seen + 3);
   return rates;
 }();
 
@@ -23,12 +23,8 @@ constexpr auto kRates = [] {
 struct Bin {
   uint16_t chance = 32768, seen = 0;
 
-  // What either answer makes of it is known before the answer is.
   void learn(bool one, int memory = kMemory) {
-    const uint32_t rate = kRates[seen];
-    const uint32_t up = std::min(chance + ((65535 - chance) * rate >> 16), kMost);
-    const uint32_t down = std::max(chance - (chance * rate >> 16), kLeast);
-    chance = static_cast<uint16_t>(one ? up : down);
+    chance = static_cast<uint16_t>(chance + (((one ? kMost : kLeast) - chance) * kRates[seen] >> 16));
     seen = static_cast<uint16_t>(seen + (seen < memory));
   }
 };
@@ -44,13 +40,21 @@ class Encoder {
  public:
   explicit Encoder(std::vector<uint8_t>& out) : out_(out), begin_(out.size()) {}
 
-  bool odds(uint32_t chance, bool one) { return take((range_ >> 16) * chance, one); }
+  bool odds(uint32_t chance, bool one) {
+    const uint64_t split = (range_ >> 16) * chance;
+    keep(one ? 0 : split, one ? split : range_ - split);
+    return one;
+  }
   bool bit(Bin& bin, bool one) {
     odds(bin.chance, one);
     bin.learn(one);
     return one;
   }
-  bool half(bool one) { return take(range_ >> 1, one); }
+  uint64_t even(int bits, uint64_t number) {
+    const uint64_t size = range_ >> bits;
+    keep(number * size, size);
+    return number;
+  }
 
   // Puts the last bytes out, and true. Whatever stood in the output before the first bin stays as it was.
   bool end() {
@@ -62,19 +66,14 @@ class Encoder {
   }
 
  private:
-  bool take(uint64_t below, bool one) {
-    if (one) {
-      range_ = below;
-    } else {
-      range_ -= below;
-      add(below);
-    }
+  void keep(uint64_t start, uint64_t size) {
+    add(start);
+    range_ = size;
     if (range_ >> 32 == 0) {
       push(4);
       low_ <<= 32;
       range_ <<= 32;
     }
-    return one;
   }
   void add(uint64_t more) {
     low_ += more;
@@ -100,13 +99,24 @@ class Decoder {
     sound_ = value_ < range_;
   }
 
-  bool odds(uint32_t chance, bool = false) { return take((range_ >> 16) * chance); }
+  bool odds(uint32_t chance, bool = false) {
+    const uint64_t split = (range_ >> 16) * chance;
+    const bool one = value_ < split;
+    const uint64_t zero = uint64_t{one} - 1;  // all bits if it is; a branch would be a guess
+    keep(split & zero, split + ((range_ - 2 * split) & zero));
+    return one;
+  }
   bool bit(Bin& bin, bool = false) {
     const bool one = odds(bin.chance);
     bin.learn(one);
     return one;
   }
-  bool half(bool = false) { return take(range_ >> 1); }
+  uint64_t even(int bits, uint64_t = 0) {
+    const uint64_t size = range_ >> bits, number = value_ / size;
+    sound_ &= number >> bits == 0;
+    keep(number * size, size);
+    return number & ((uint64_t{1} << bits) - 1);
+  }
 
   // Whether the bytes end where and as an encoder's do.
   bool end() const {
@@ -115,16 +125,13 @@ class Decoder {
   }
 
  private:
-  bool take(uint64_t below) {
-    const bool one = value_ < below;
-    const uint64_t zero = uint64_t{one} - 1;  // all bits if it is; a branch would be a guess
-    range_ = below + ((range_ - 2 * below) & zero);
-    value_ -= below & zero;
+  void keep(uint64_t start, uint64_t size) {
+    value_ -= start;
+    range_ = size;
     if (range_ >> 32 == 0) {
       value_ = value_ << 32 | word();
       range_ <<= 32;
     }
-    return one;
   }
   uint64_t word() {
     uint64_t bytes = 0;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstdint>
 #include <cstdlib>
@@ -12,6 +13,13 @@ constexpr int kCap = 4095;    // magnitudes count as this at most
 constexpr int kClasses = 31;  // of sizes
 constexpr int kSigns = 17;    // classes of expected signs
 constexpr int kSlowest = 4;   // a column's mean follows a new magnitude by 1/16 or faster
+
+// How deep the tree of lengths is, by class.
+constexpr auto kDepths = [] {
+  std::array<uint8_t, kClasses> depths{};
+  for (unsigned size = 1; size < kClasses; ++size) depths[size] = static_cast<uint8_t>(std::bit_width((size - 1) >> 1));
+  return depths;
+}();
 
 // A class for each half octave of the expected size, from the magnitudes before and the mean of the column.
 inline int size_class(int left, int left2, int mean) {

@@ -159,7 +159,7 @@ Problem read_record(Container& file, size_t number, std::string& text) {
   const std::string where = "layer header " + std::to_string(number);
   constexpr size_t kSum = 4;
   const std::string_view record = file.records[number];
-  std::string_view code, sum;
+  std::string_view code;
   Cursor in(record.substr(0, record.size() - std::min(record.size(), kSum)));
   uint32_t crc = 0;
   if (!Cursor(record.substr(record.size() - std::min(record.size(), kSum))).little(crc)) return malformed(where + " is too short");

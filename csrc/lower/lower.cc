@@ -164,10 +164,8 @@ bool Lowering::lower(const Node& node) {
   }
   if (std::all_of(node.outputs.begin(), node.outputs.end(), [&](const std::string& n) { return known_.count(n) != 0; })) return true;
   if (fold(*this, node)) return true;
-  if (waits(*this, node)) {
-    fuse(node);
-    return true;
-  }
+  for (const Node* left : left_to_reader(*this, node)) left_[left->outputs[0]] = left;
+  if (waiting(node.outputs[0]) != nullptr) return true;
   const Rule* rule = rule_of(node.op);
   if (rule == nullptr) return refuse(node, "operator " + node.op + " has no kernel");
   if (!rule->lower(*this, node)) return refuse(node, "operator " + node.op + " has no kernel for these inputs");
@@ -189,6 +187,11 @@ const Layer* Lowering::layer(const Node& node, int& number) const {
       return &layers_[i];
     }
   return nullptr;
+}
+
+const Node* Lowering::waiting(const std::string& name) const {
+  const auto it = left_.find(name);
+  return it == left_.end() ? nullptr : it->second;
 }
 
 int Lowering::width_of(const Node& node, size_t slot) const {

@@ -133,6 +133,7 @@ class Lowering {
   // The only reader of an output, if it is read once and is no output of the graph: for fusion. Null otherwise.
   const Node* only_reader(const std::string& name) const;
   void fuse(const Node& node) { fused_.insert({node.name(), true}); }  // `node` is done already by the rule of another
+  const Node* waiting(const std::string& name) const;  // the node that makes `name` if it was left to its reader, else null
 
   // ---- what came out
   std::vector<Value> values_;
@@ -155,6 +156,7 @@ class Lowering {
   std::map<std::string, std::array<int, 4>> rings_;
   std::map<std::string, std::vector<const Node*>> readers_;
   std::map<std::string, bool> fused_;
+  std::map<std::string, const Node*> left_;  // by their outputs, the nodes that were left to their readers
   std::map<int, int> in_rows_, in_image_, in_reals_;  // conversions made
   Problem problem_;
 };

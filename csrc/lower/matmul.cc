@@ -54,7 +54,7 @@ Rows rows_in(const Product& p, const View& y) {
   return out;
 }
 
-// The chain of nodes from a product to a softmax, as `wait` allows it.
+// The chain of nodes from a product to a softmax, as `left_to_reader` allows it.
 struct Scores {
   const Node* product = nullptr;
   float factor = 1;
@@ -67,13 +67,13 @@ Scores scores_before(const Lowering& lower, const Node& softmax) {
   const Node* at = &softmax;
   size_t slot = 0;
   for (;;) {
-    const Node* maker = waiting(lower, at->inputs[slot]);
+    const Node* maker = lower.waiting(at->inputs[slot]);
     if (maker == nullptr) return s;
     if (maker->op == "matmul") {
       s.product = maker;
       return s;
     }
-    slot = waiting(lower, maker->inputs[0]) != nullptr ? 0 : 1;
+    slot = lower.waiting(maker->inputs[0]) != nullptr ? 0 : 1;
     if (maker->op == "add") {
       s.mask_node = maker;
       s.mask_slot = 1 - slot;

@@ -17,7 +17,7 @@ struct Terms {
 };
 
 bool read_terms(Lowering& lower, const Node& node, Terms& out) {
-  const Node* add = waiting(lower, node.inputs[0]);
+  const Node* add = lower.waiting(node.inputs[0]);
   if (add == nullptr || add->op != "add") return (out.x = real_rows(lower, node, 0)) >= 0;
   const auto coded = [&](size_t slot) {
     const Value& v = lower.value(lower.input(*add, slot));

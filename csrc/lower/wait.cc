@@ -29,33 +29,35 @@ bool shape_of(const Lowering& lower, const Node& node, size_t slot, Shape& out) 
     out = lower.value(x).shape;
     return true;
   }
-  const Node* maker = waiting(lower, node.inputs[slot]);
+  const Node* maker = lower.waiting(node.inputs[slot]);
   if (maker == nullptr || maker->op != "transpose" || !shape_of(lower, *maker, 0, out)) return false;
   out = permuted(view_of(out), order_of(*maker, out.size())).shape;
   return true;
 }
 
-// Whether a product is scaled, masked and given to a softmax over its last axis, and to nothing else.
-bool feeds_softmax(const Lowering& lower, const Node& product) {
+// A product and what scales and masks it on the way to a softmax over its last axis and to nothing else; empty if it is not so.
+std::vector<const Node*> scores(const Lowering& lower, const Node& product) {
   Shape a, b;
-  if (!shape_of(lower, product, 0, a) || !shape_of(lower, product, 1, b) || a.size() < 2 || b.size() < 2) return false;
+  if (!shape_of(lower, product, 0, a) || !shape_of(lower, product, 1, b) || a.size() < 2 || b.size() < 2) return {};
   const int64_t rank = static_cast<int64_t>(std::max(a.size(), b.size()));
+  std::vector<const Node*> chain = {&product};
   bool masked = false;
-  const Node* at = &product;
   for (;;) {
-    if (!bare(lower, *at)) return false;
-    const std::string& name = at->outputs[0];
+    const Node& at = *chain.back();
+    if (!bare(lower, at)) return {};
+    const std::string& name = at.outputs[0];
     const Node* reader = lower.only_reader(name);
-    if (reader == nullptr) return false;
-    if (reader->op == "softmax") return axis_of(attr(*reader, "axis", int64_t{-1}), static_cast<size_t>(rank)) == rank - 1;
-    if (reader->inputs.size() != 2 || reader->inputs[0] == reader->inputs[1]) return false;
+    if (reader == nullptr) return {};
+    if (reader->op == "softmax") return axis_of(attr(*reader, "axis", int64_t{-1}), static_cast<size_t>(rank)) == rank - 1 ? chain : std::vector<const Node*>{};
+    if (reader->inputs.size() != 2 || reader->inputs[0] == reader->inputs[1]) return {};
     const size_t slot = reader->inputs[0] == name ? 0 : 1;
+    if (lower.waiting(reader->outputs[0]) != nullptr) return {};  // a sum of two products: the softmax takes one of them
     if (reader->op == "add" && !masked) {
       masked = true;
     } else if (!(!masked && is_scalar(lower, *reader, 1 - slot, rank) && (reader->op == "mul" || (reader->op == "div" && slot == 0)))) {
-      return false;
+      return {};
     }
-    at = reader;
+    chain.push_back(reader);
   }
 }
 
@@ -83,23 +85,10 @@ bool waits_add(const Lowering& lower, const Node& node) {
 
 }  // namespace
 
-const Node* waiting(const Lowering& lower, const std::string& name) {
-  Node reader;
-  reader.inputs = {name};
-  if (lower.input(reader, 0) >= 0) return nullptr;
-  for (const Node& node : lower.graph().nodes)
-    if (std::find(node.outputs.begin(), node.outputs.end(), name) != node.outputs.end()) return &node;
-  return nullptr;
-}
-
-bool waits(const Lowering& lower, const Node& node) {
-  if (node.op == "transpose") return waits_transpose(lower, node);
-  if (node.op == "matmul") return feeds_softmax(lower, node);
-  if (node.op == "add" && waits_add(lower, node)) return true;
-  if (node.op != "add" && node.op != "mul" && node.op != "div") return false;
-  for (const std::string& name : node.inputs)  // part of a chain that its product has seen to
-    if (!name.empty() && waiting(lower, name) != nullptr) return true;
-  return false;
+std::vector<const Node*> left_to_reader(const Lowering& lower, const Node& node) {
+  if (node.op == "matmul") return scores(lower, node);
+  const bool waits = node.op == "transpose" ? waits_transpose(lower, node) : node.op == "add" && waits_add(lower, node);
+  return waits ? std::vector<const Node*>{&node} : std::vector<const Node*>{};
 }
 
 bool operand_of(Lowering& lower, const Node& node, size_t slot, Operand& out) {
@@ -109,7 +98,7 @@ bool operand_of(Lowering& lower, const Node& node, size_t slot, Operand& out) {
     out.view = view_of(lower.value(out.value).shape);
     return true;
   }
-  const Node* maker = slot < node.inputs.size() ? waiting(lower, node.inputs[slot]) : nullptr;
+  const Node* maker = slot < node.inputs.size() ? lower.waiting(node.inputs[slot]) : nullptr;
   if (maker == nullptr || maker->op != "transpose" || !operand_of(lower, *maker, 0, out)) return false;
   out.view = permuted(out.view, order_of(*maker, out.view.shape.size()));
   return true;

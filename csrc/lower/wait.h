@@ -6,14 +6,11 @@
 
 namespace bl {
 
-// Whether `node` is left to its only reader:
-//   a transpose to the product that reads it through strides;
+// What is left to its only reader when `node` is; empty if it is lowered by itself:
+//   a transpose, to the product that reads it through strides;
 //   a product, what scales it and adds a mask to it, to the softmax over its last axis;
-//   an addition of two values of one shape to the layer normalization of the sum.
-bool waits(const Lowering& lower, const Node& node);
-
-// The node that makes `name` if it was left to its reader, else null.
-const Node* waiting(const Lowering& lower, const std::string& name);
+//   an addition of two values of one shape, to the layer normalization of the sum.
+std::vector<const Node*> left_to_reader(const Lowering& lower, const Node& node);
 
 // An operand of a product: a value in rows and how it is seen through transposes.
 struct Operand {

@@ -25,7 +25,22 @@ Constant ints(const std::vector<int64_t>& values) { return numbers(Type::i64, {s
 Constant whole(int64_t value) { return numbers(Type::i64, {}, std::vector<int64_t>{value}); }
 Constant reals(Shape shape, const std::vector<float>& values) { return numbers(Type::f32, std::move(shape), values); }
 
-// What the core says of a node of these constants behind an input x; nothing if it runs.
+// What the core says of a graph of an input x of this shape; nothing if it runs.
+std::string said(Graph g, const Shape& shape) {
+  Input x;
+  x.name = "x";
+  x.shape = shape;
+  x.free_axes.resize(shape.size());
+  g.inputs = {x};
+  std::shared_ptr<Network> network;
+  std::shared_ptr<Rung> rung;
+  std::vector<Tensor> out;
+  if (const Problem p = open_network(std::move(g), {}, network)) return p.message;
+  CHECK(!network->at({}, rung));
+  return rung->prepare({shape}, out).message;
+}
+
+// The same of a node of these constants behind x.
 std::string said(const char* op, const std::vector<Constant>& rest, const Tree& attrs, const Shape& shape, size_t outputs = 1) {
   Graph g;
   Node node;
@@ -37,19 +52,9 @@ std::string said(const char* op, const std::vector<Constant>& rest, const Tree& 
     g.constants[node.inputs.back()] = rest[i];
   }
   for (size_t i = 0; i < outputs; ++i) node.outputs.push_back("y" + std::to_string(i));
-  Input x;
-  x.name = "x";
-  x.shape = shape;
-  x.free_axes.resize(shape.size());
-  g.inputs = {x};
   g.nodes = {node};
   g.outputs = node.outputs;
-  std::shared_ptr<Network> network;
-  std::shared_ptr<Rung> rung;
-  std::vector<Tensor> out;
-  if (const Problem p = open_network(std::move(g), {}, network)) return p.message;
-  CHECK(!network->at({}, rung));
-  return rung->prepare({shape}, out).message;
+  return said(std::move(g), shape);
 }
 
 void refuses(const char* op, const std::vector<Constant>& rest, const Tree& attrs, const Shape& shape, size_t outputs = 1) {
@@ -108,6 +113,24 @@ void slices_of_long_steps_are_good() {
   CHECK(said("cum_sum", {whole(0)}, none(), {2, 3}).empty());
 }
 
+// A softmax looks for the product, its factor and its mask in what it reads: an output that no step makes is none of these.
+void outputs_that_nothing_makes() {
+  for (const char* op : {"softmax", "layer_norm"}) {
+    Node relu, reader;
+    relu.op = "relu";
+    relu.inputs = {"x"};
+    relu.outputs = {"y0", "y1"};
+    reader.op = op;
+    reader.inputs = {"y1", "c"};
+    reader.outputs = {"z"};
+    Graph g;
+    g.constants["c"] = reals({3}, {1, 1, 1});
+    g.nodes = {relu, reader};
+    g.outputs = {"z"};
+    CHECK(!said(g, {2, 3}).empty());
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -115,6 +138,7 @@ int main() {
   products();
   resizes();
   windows();
+  outputs_that_nothing_makes();
   slices_of_long_steps_are_good();
   std::puts("what cannot be is refused");
   return 0;

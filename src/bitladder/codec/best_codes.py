@@ -14,7 +14,7 @@ import numpy as np
 
 from bitladder.codec.bins import Bin, Coin, Decoder, Encoder, damaged
 from bitladder.codec.magnitude import Magnitudes
-from bitladder.codec.neighbours import CLASSES, SIGNS, follow, sign_class, size_class
+from bitladder.codec.neighbours import DEPTHS, SIGNS, follow, sign_class, size_class
 
 if TYPE_CHECKING:
     from bitladder.codec.parts import Grid, Kind
@@ -47,7 +47,7 @@ def plain(coin: Coin, codes: np.ndarray, kind: Kind, centre: int) -> None:
         raise damaged()
     rows, cols = codes.shape
     around = Around(rows, cols)
-    sizes = Magnitudes(max(abs(kind.high - centre), abs(kind.low - centre)).bit_length(), CLASSES)
+    sizes = Magnitudes(max(abs(kind.high - centre), abs(kind.low - centre)).bit_length(), DEPTHS)
     signs = [Bin() for _ in range(SIGNS)]
     for row, col in product(range(rows), range(cols)):
         size, sign = around.classes(row, col)
@@ -62,14 +62,15 @@ def plain(coin: Coin, codes: np.ndarray, kind: Kind, centre: int) -> None:
 def signed(coin: Coin, sizes: Magnitudes, told: int) -> int:
     """The next number of either sign."""
     number = sizes.code(coin, 0, abs(told))
-    return -number if number and coin.half(int(told < 0)) else number
+    return -number if number and coin.even(1, int(told < 0)) else number
 
 
 def trellis(coin: Coin, codes: np.ndarray, kind: Kind) -> None:
     """Fill `codes` (rows, cols) with the next codes of a trellis; an encoder is told those that are in it."""
     rows, cols = codes.shape
     around = Around(rows, cols)
-    sizes = Magnitudes((max(abs(kind.high), abs(kind.low)) + 1 >> 1).bit_length(), 2 * CLASSES)
+    longest = (max(abs(kind.high), abs(kind.low)) + 1 >> 1).bit_length()
+    sizes = Magnitudes(longest, [depth for depth in DEPTHS for _ in range(2)])
     signs = [Bin() for _ in range(SIGNS)]
     state = 0
     for col, row in product(range(cols), range(rows)):

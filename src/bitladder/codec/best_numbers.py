@@ -98,7 +98,7 @@ def start(numbers: list[int], way: int, before: list[int]) -> tuple[int, int]:
 
 def header(coin: Coin, real: bool, view: View, way: int) -> tuple[int, int, int]:
     """Which view, its power, and the way."""
-    which = coin.half(view.which) if real else PATTERN
+    which = coin.even(1, view.which) if real else PATTERN
     power = even(coin, 12, view.power + 2048) - 2048 if real else 0
     return which, power, even(coin, 2, way)
 
@@ -109,7 +109,7 @@ def differences(coin: Coin, way: int, told: list[int], before: list[int], base: 
         if (length := even(coin, 7, abs(base).bit_length())) > LONGEST:
             raise damaged()
         size = even(coin, length, abs(base))
-        base = -size if coin.half(int(base < 0)) else size
+        base = -size if coin.even(1, int(base < 0)) else size
     lengths, minus = Lengths(even(coin, 7, at)), Bin()
     sizes = Magnitudes(LONGEST, learned=min(max(len(told).bit_length() - 4, 0), 8))
     found: list[int] = []

@@ -25,9 +25,7 @@ class Bin:
         self.seen = 0
 
     def learn(self, one: int, memory: int = MEMORY) -> None:
-        rate = RATES[self.seen]
-        up = min(self.chance + ((65535 - self.chance) * rate >> 16), MOST)
-        self.chance = up if one else max(self.chance - (self.chance * rate >> 16), LEAST)
+        self.chance += ((MOST if one else LEAST) - self.chance) * RATES[self.seen] >> 16
         self.seen = min(self.seen + 1, memory)
 
 
@@ -40,8 +38,8 @@ class Coin(Protocol):
     def bit(self, bin: Bin, one: int = 0) -> int:
         """The next answer, with the chance that `bin` has learned; it learns this one too."""
 
-    def half(self, one: int = 0) -> int:
-        """The next answer, where both are as likely."""
+    def even(self, bits: int, number: int = 0) -> int:
+        """The next number of so many bits, 16 at most, where all are as likely."""
 
 
 class Encoder:
@@ -53,28 +51,29 @@ class Encoder:
         self.bytes = bytearray()
 
     def odds(self, chance: int, one: int = 0) -> int:
-        return self.take((self.range >> 16) * chance, one)
+        """One keeps what is below the split, zero the rest."""
+        split = (self.range >> 16) * chance
+        self.keep(0, split) if one else self.keep(split, self.range - split)
+        return one
 
     def bit(self, bin: Bin, one: int = 0) -> int:
         one = self.odds(bin.chance, one)
         bin.learn(one)
         return one
 
-    def half(self, one: int = 0) -> int:
-        return self.take(self.range >> 1, one)
+    def even(self, bits: int, number: int = 0) -> int:
+        size = self.range >> bits
+        self.keep(number * size, size)
+        return number
 
-    def take(self, split: int, one: int) -> int:
-        """One takes what is below `split`, zero the rest; 32 bits leave when the range has become narrow."""
-        if one:
-            self.range = split
-        else:
-            self.range -= split
-            self.raise_to(self.low + split)
-        if self.range <= WORD:
+    def keep(self, start: int, size: int) -> None:
+        """Of the range `size` numbers are left, from `start` on; 32 bits leave when it has become narrow."""
+        self.raise_to(self.low + start)
+        self.range = size
+        if size <= WORD:
             self.bytes += (self.low >> 32).to_bytes(4, "big")
             self.low = self.low << 32 & WHOLE
             self.range <<= 32
-        return one
 
     def raise_to(self, low: int) -> None:
         """Make `low` the bottom of the range, carrying into the bytes that have left."""
@@ -106,29 +105,32 @@ class Decoder:
             raise damaged()
 
     def odds(self, chance: int, one: int = 0) -> int:
-        return self.take((self.range >> 16) * chance)
+        split = (self.range >> 16) * chance
+        one = int(self.value < split)
+        self.keep(0, split) if one else self.keep(split, self.range - split)
+        return one
 
     def bit(self, bin: Bin, one: int = 0) -> int:
         one = self.odds(bin.chance)
         bin.learn(one)
         return one
 
-    def half(self, one: int = 0) -> int:
-        return self.take(self.range >> 1)
+    def even(self, bits: int, number: int = 0) -> int:
+        size = self.range >> bits
+        number = self.value // size
+        if number >> bits:
+            raise damaged()
+        self.keep(number * size, size)
+        return number
 
-    def take(self, split: int) -> int:
-        one = int(self.value < split)
-        if one:
-            self.range = split
-        else:
-            self.range -= split
-            self.value -= split
-        if self.range <= WORD:
+    def keep(self, start: int, size: int) -> None:
+        self.value -= start
+        self.range = size
+        if size <= WORD:
             word = self.body[self.place : self.place + 4].ljust(4, b"\0")
             self.value = self.value << 32 | int.from_bytes(word, "big")
             self.range <<= 32
             self.place += 4
-        return one
 
     def end(self) -> None:
         """Return if the bytes end where and as an encoder's do."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 CAP = 4095  # magnitudes count as this at most
 CLASSES = 31  # of sizes
 SIGNS = 17  # classes of expected signs
+DEPTHS = tuple((size - 1 >> 1).bit_length() if size else 0 for size in range(CLASSES))  # of the trees of lengths, by class
 SLOWEST = 4  # a column's mean follows a new magnitude by 1/16 or faster
 
 
