@@ -50,9 +50,10 @@ class Ours:
     known: dict[float, Made] = field(default_factory=dict)
 
     def best(self, mean: float) -> Made:
-        """The network of at most `mean` bits a weight that is best on the choosing images."""
+        """The network of at most `mean` bits a weight that is best on the choosing images; at the widest, plans mix nothing."""
         if mean not in self.known:
-            self.known[mean] = max((self.made(name, how, mean) for name, how in OURS.items()), key=lambda pair: pair[0])[1]
+            made = [self.made(name, how, mean) for name, how in OURS.items() if "budget" not in how or mean < max(BITS)]
+            self.known[mean] = max(made, key=lambda pair: pair[0])[1]
         return self.known[mean]
 
     def made(self, name: str, how: Mapping[str, Any], mean: float) -> tuple[float, Made]:

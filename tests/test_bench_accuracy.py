@@ -203,6 +203,7 @@ def test_ours_is_chosen_on_the_choosing_images(tmp_path, monkeypatch):
     assert ours.best(3.5).name == "mixed"
     assert ours.best(3.5).hits.sum() == 1
     assert asked == ["int3", "avg_bits=3.5"]
+    assert ours.best(8.0).name == "uniform"
 
 
 def test_peers_are_told_apart():
