@@ -26,6 +26,10 @@ class Unavailable(RuntimeError):
     """A peer could not be installed or run; the text says why."""
 
 
+class Missing(Unavailable):
+    """A peer could not be installed."""
+
+
 @dataclass(frozen=True)
 class Environment:
     """The environment of one peer. alone: its file names all it needs, and what its packages ask for besides is left out."""
@@ -83,8 +87,13 @@ def made(environment: Environment) -> Path:
     if not (folder / "ready").exists():
         tell(f"installing {name} (minutes)")
         shutil.rmtree(folder, ignore_errors=True)
-        environment.run([sys.executable, "-m", "venv", folder], "making its environment")
         kinds = ["--no-deps"] if environment.alone else []
-        environment.run([python, "-m", "pip", "install", "--quiet", *kinds, "-r", environment.requirements], "installing it")
+        try:
+            environment.run([sys.executable, "-m", "venv", folder], "making its environment")
+            environment.run(
+                [python, "-m", "pip", "install", "--quiet", *kinds, "-r", environment.requirements], "installing it"
+            )
+        except Unavailable as error:
+            raise Missing(str(error)) from None
         (folder / "ready").touch()
     return python

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from bench import cifar, resnet, work
-from bench.environment import HERE, Environment, Unavailable
+from bench.environment import HERE, Environment, Missing, Unavailable
 from bench.nncodec import stored
 from bench.options import Options, tell
 from bench.work import Work, digest
@@ -65,13 +65,13 @@ class Quantizer:
         return [self.driver.read_bytes(), FRAME.read_bytes(), pins]
 
     def version(self) -> str:
-        """The version that is measured; raises `Unavailable` if there is none."""
+        """The version that is measured; raises `Missing` if there is none."""
         if self.apart:
             return self.environment.pins()[self.package]
         try:
             return metadata.version(self.package)
         except metadata.PackageNotFoundError:
-            raise Unavailable(f"{self.key}: not installed; pip install '.[bench]' brings it") from None
+            raise Missing(f"{self.key}: pip install '.[bench]' brings it") from None
 
     def interpreter(self) -> Path:
         """The Python that runs its driver."""
@@ -168,19 +168,23 @@ class Bench:
     def all(self, bits: int, among: Sequence[Quantizer]) -> Iterator[Made]:
         """What every peer makes at a width, setting by setting; peers that cannot be had say why."""
         for peer in among:
-            for setting in peer.settings:
-                if bits in setting.bits and (setting.deep or self.depth == 20):
-                    yield self.made(peer, bits, setting)
+            wanted = (s for s in peer.settings if bits in s.bits and (s.deep or self.depth == 20))
+            try:
+                yield from (self.made(peer, bits, setting) for setting in wanted)
+            except Missing as error:
+                tell(str(error))
+                yield Made(peer.name, why=f"not installed: {error}")
 
     def made(self, peer: Quantizer, bits: int, setting: Setting) -> Made:
-        """What one setting makes, from the folder of results where it is there."""
-        name = peer.name
+        """What one setting makes, from the folder of results where it is there; raises `Missing` if the peer cannot be had."""
+        name = f"{peer.name} {peer.version()}, {setting.name}"
+        images = (self.calibration.images, self.test.images)
+        about = digest([*peer.sources(), self.weights().read_bytes(), *(i.tobytes() for i in images)])
+        kept = Work(work.FOLDER / "quantizers", about)
         try:
-            name = f"{peer.name} {peer.version()}, {setting.name}"
-            images = (self.calibration.images, self.test.images)
-            about = digest([*peer.sources(), self.weights().read_bytes(), *(i.tobytes() for i in images)])
-            kept = Work(work.FOLDER / "quantizers", about)
             value = kept(f"{peer.key} {self.depth} {bits} {dict(setting.args)}", lambda: self.ran(peer, bits, setting)).value
+        except Missing:
+            raise
         except Unavailable as error:
             tell(str(error))
             return Made(name, why=str(error))

@@ -154,13 +154,18 @@ def test_what_a_peer_did_is_kept(peers, monkeypatch):
     assert not list(peers.all(4, [Quantizer("Peer", "numpy", "numpy", (Setting("plain", {}, (8,)),), apart=False)]))
 
 
-def test_what_cannot_be_had_says_why(peers):
-    """A cut is kept and named; a failure is one line; a package that is not there is not installed."""
+def test_what_cannot_be_had_says_why(peers, monkeypatch):
+    """A cut is kept and named; a failure is one line; a peer that is not there has one row."""
     assert next(peers.all(4, [peer(cut=True)])).why == "cut after 1200 processor seconds"
     failed = next(peers.all(4, [peer(fail=True)]))
     assert failed.why == "numpy: plain, 4 bits: last"
-    gone = Quantizer("Peer", "numpy", "no-such-package", (Setting("plain", {}),), apart=False)
-    assert next(peers.all(4, [gone])).why == "numpy: not installed; pip install '.[bench]' brings it"
+    twice = (Setting("plain", {}), Setting("other", {"a": 1}))
+    rows = list(peers.all(4, [Quantizer("Peer", "numpy", "no-such-package", twice, apart=False), peer()]))
+    assert [row.why for row in rows] == ["not installed: numpy: pip install '.[bench]' brings it", ""]
+    (peers.options.data / "numpy.txt").write_text("no-such-package==1.0\n")
+    monkeypatch.setattr(environment.sys, "executable", "/nowhere/python")
+    rows = list(peers.all(4, [Quantizer("Peer", "numpy", "no-such-package", twice)]))
+    assert [row.why[:45] for row in rows] == ["not installed: numpy: making its environment:"]
 
 
 def made(name, hits, size=16):
