@@ -85,6 +85,7 @@ BREVITAS = (
     Setting("Qronos, act order", {"method": "qronos", **PLAIN}, deep=True),
     Setting("GPFQ, act order", {"method": "gpfq", **PLAIN}, (4, 3, 2)),
     Setting("Qronos, act order, MSE scales", {"method": "qronos", "scales": "mse", **PLAIN}, (4, 3, 2)),
+    Setting("Qronos, act order, zero points", {"method": "qronos", "weights": "asym", **PLAIN}, (3, 2)),
     Setting("Qronos, act order, ends at 8 bits", {"method": "qronos", "ends": 8, **PLAIN}, (3, 2)),
     Setting("Qronos, act order, MSE scales, ends at 8 bits", {"method": "qronos", "scales": "mse", "ends": 8, **PLAIN}, (3, 2)),
     Setting("learned rounding, 1000 steps a layer", {"method": "learned", "iters": 1000, "equalize": 0}, (4, 3, 2)),
