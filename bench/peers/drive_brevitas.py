@@ -56,7 +56,7 @@ def quantize(net, calibration, bits, settings):
         backend="fx",
         weight_bit_width=bits,
         act_bit_width=ACTIVATIONS,
-        bias_bit_width=32,
+        bias_bit_width=None if settings["method"] == "learned" else 32,  # learning feeds layers plain numbers, without scales
         weight_quant_granularity="per_channel",
         act_quant_percentile=PERCENTILE,
         act_quant_type="sym",
