@@ -49,6 +49,7 @@ SAYS = (
     (r"resnet(\d+)_bytes_at_([\d.]+)_lost", r"ResNet-\1, at most \2 points lost: bytes of the file over NNCodec's", "at most"),
     (r"planes_over_symbols", "coding eight planes one by one: bytes over those of coding whole symbols", "at most"),
     (r"header_overhead", "share of a 10 MB file that is prelude and headers", "at most"),
+    (r"decode_resnet(\d+)_(fast|best)_(\w+)", r"weights a second that one core decodes, ResNet-\1, coder `\2`, \3", "at least"),
     (r"decode_(fast|best)_(\w+)", r"weights a second that one core decodes, coder `\1`, \2", "at least"),
     (r"encode_resnet56_vs_nncodec", "encoding ResNet-56, coder `best`: time over NNCodec's", "at most"),
     (r"resnet(\d+)_all_widths", r"ResNet-\1, all widths in one file: bytes over the best 8-bit file of one width", "at most"),

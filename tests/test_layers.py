@@ -14,6 +14,7 @@ cli
 demo
 report | doctor
 verify
+recipes | lock
 recipe
 task
 assign
@@ -34,7 +35,8 @@ errors | disk | table | native | timing
 FLOOR = {name.strip(): -n for n, line in enumerate(FLOORS.split("\n")) for name in line.split("|") if name.strip()}
 
 # Not even these may be imported outside a function, by anyone but the rooms whose matter they are.
-HEAVY = {"torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "scipy", "sklearn", "rich", "jinja2", "yaml", "safetensors"}
+HEAVY = {"torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "scipy", "sklearn", "rich", "jinja2", "yaml"}
+HEAVY |= {"pydantic", "safetensors"}
 LIGHT_ROOMS = set(FLOOR) - {"convert", "train", "assign"}
 
 

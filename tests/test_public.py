@@ -24,7 +24,7 @@ NAMES = [
     "patch",
     "quantize",
 ]
-HEAVY = ("torch", "onnx", "onnxruntime", "rich", "jinja2", "scipy", "yaml")
+HEAVY = ("torch", "onnx", "onnxruntime", "rich", "jinja2", "scipy", "yaml", "pydantic")
 
 
 def fresh(code):

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from bitladder import file
+from bitladder.assign.accept import accepted, check_rule
 from bitladder.errors import Malformed, require
 from bitladder.formats import Fixed, Format, Int, Nested
 from bitladder.formats.uniform import COVERS
@@ -55,7 +56,7 @@ EFFORTS = {
 ROUNDINGS = ("nearest", "feedback", "rate", "trellis")
 SHORT = ("rate", "trellis")  # those that look at the length of codes
 
-UNSAID = ("net", "calib", "labels", "score", "meta", "work", "progress")  # what no file says of how it came about
+UNSAID = ("net", "calib", "labels", "score", "test", "meta", "work", "progress")  # what no file says of how it came about
 RUN_BYTES = 1 << 26  # inputs that biases are corrected on at once; activations take some ten times as much
 
 
@@ -66,6 +67,8 @@ def quantize(
     plan: Any = None,
     score: Score | None = None,
     max_drop: float | None = None,
+    test: Score | None = None,
+    accept: str = "plausible",
     criterion: str = "weight_difference",
     search: str = "bisection",
     budget: str | None = None,
@@ -97,6 +100,9 @@ def quantize(
     plan: formats by pattern, a format, or a text such as "fixed8,a=fixed8"; "nested8" unless said otherwise.
     score, max_drop: as many layers as `score(network) >= score(float network) - max_drop` allows go to `low` bits, in the
     order of `criterion`, found by `search`. count: so many layers instead. budget: "0.5MB" or "avg_bits=4" instead.
+    test, accept: once finished, the network is compared with float on the samples of `test`, which nothing was chosen by, or
+    else of `score`; the goal is missed if its loss is surely above max_drop ("plausible") or not surely within it ("proved").
+    Either must tell of single samples, as those of `bitladder.assign.score` do; of others nothing is said.
     statistic, normalize, start, cycles: how the weight difference is taken (S2): mean_square, mean, variance or std; none,
     relative or step; learning from the float network (FIG 13) or from its "fixed8" version (FIG 14), for so many cycles.
     cover, align: how ranges are chosen (max, kstd, mse), and how sums of fixed-point channels agree (weights, sums) (S3).
@@ -118,6 +124,7 @@ def quantize(
             raise ValueError(f"quantize: {word} must be one of {', '.join(known)}, got {value!r}")
     if rounding not in (None, *ROUNDINGS):
         raise ValueError(f"quantize: rounding must be one of {', '.join(ROUNDINGS)}, got {rounding!r}")
+    check_rule(accept, max_drop, test or score)
     hard, tell = EFFORTS[effort], progress or (lambda stage, done, total: None)
     folder = None if work is None or not leads() else Path(work)
     goal = Goal(
@@ -173,6 +180,7 @@ def quantize(
 
     task = Task(Workbench(plain, activations, samples, inputs, cover, align, rate), raw, formats, goal, batches, score, tell)
     model = task.model(task.outcome())
+    model = accepted(model, plain, test or score, allowed=max_drop, rule=accept, held_out=test is not None)
     return by_plan(model.whole.with_(meta={**model.whole.meta, "recipe": settings(given)}))
 
 

@@ -30,7 +30,7 @@ Formats = dict[str, Format]
 
 LEVELS = (8, 4, 3, 2)  # the widths that a budget steps down through
 MANY_CLASSES = 16  # a classifier of more classes keeps at least the bits that their number asks for (S6)
-SAID = 256  # about how many bytes of a file say how it was made
+SAID = 352  # about how many bytes of a file say how it was made
 END_BITS = 6  # nested weights of the first and the last layer run on at least so many planes, unless a plan says fewer,
 FEW = 5  # in networks of at least so many weights
 
@@ -299,7 +299,7 @@ class Task:
         searched |= {
             "low": str(at_bits(widest, goal.low)),
             "high": str(widest),
-            "evaluations": found.evaluations,
+            "evaluations": len(found.trace),  # those of a journal too: a resumed run writes the same file
             "trace": [[len(t.names), t.loss] for t in found.trace],
         }
         self.notes += found.notes

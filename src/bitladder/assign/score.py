@@ -21,16 +21,27 @@ BATCH = 256
 ACCURACY, AGREEMENT, CLOSENESS = "top-1 accuracy", "agreement with float", "1 - relative output error"
 
 
+def share(rows: np.ndarray) -> float:
+    """The score of rows that say right or wrong of each sample."""
+    return float(rows.mean())
+
+
 @dataclass(frozen=True)
 class Score:
-    """A function from a network to a number, with the name of what it measures and the samples it uses."""
+    """A function from a network to a number, with the name of what it measures and the samples it uses.
+
+    each: what a network does on each sample, a row for each. whole: the score of such rows. truth: the rows of the float
+    network, where it is what others are measured by.
+    """
 
     metric: str
     samples: int
-    of: Callable[[Net], float]
+    each: Callable[[Net], np.ndarray]
+    whole: Callable[[np.ndarray], float] = share
+    truth: np.ndarray | None = None
 
     def __call__(self, net: Net) -> float:
-        return self.of(net)
+        return self.whole(self.each(net))
 
 
 def runner(graph: Graph) -> Net:
@@ -76,15 +87,15 @@ def class_like(out: np.ndarray) -> bool:
 def accuracy(feeds: Mapping[str, np.ndarray], labels: np.ndarray, size: int = BATCH) -> Score:
     """The share of samples whose largest output is the one of their label."""
 
-    def of(net: Net) -> float:
-        hits = 0
+    def each(net: Net) -> np.ndarray:
+        right = np.empty(len(labels), bool)
         for at, arrays in zip(range(0, len(labels), size), batches(feeds, size), strict=True):
             out = first_output(net, arrays)
             check_classes(out, labels)
-            hits += int((out.argmax(1) == labels[at : at + size]).sum())
-        return hits / len(labels)
+            right[at : at + size] = out.argmax(1) == labels[at : at + size]
+        return right
 
-    return Score(ACCURACY, len(labels), of)
+    return Score(ACCURACY, len(labels), each)
 
 
 def check_classes(out: np.ndarray, labels: np.ndarray) -> None:
@@ -100,14 +111,26 @@ def check_classes(out: np.ndarray, labels: np.ndarray) -> None:
 
 def likeness(feeds: Mapping[str, np.ndarray], plain: Net, size: int = BATCH) -> Score:
     """How much a network answers like `plain`, the float network, which is run at once."""
-    truth = outputs(plain, feeds, size)
-    if class_like(truth):
-        chosen = truth.argmax(1)
-        return Score(AGREEMENT, len(truth), lambda net: float((outputs(net, feeds, size).argmax(1) == chosen).mean()))
-    length = max(float(np.linalg.norm(truth.astype(np.float64))), 1e-30)
+    wanted = outputs(plain, feeds, size)
+    if class_like(wanted):
+        chosen = wanted.argmax(1)
+        return Score(
+            AGREEMENT, len(wanted), lambda net: outputs(net, feeds, size).argmax(1) == chosen, truth=np.ones(len(wanted), bool)
+        )
+    lengths = squares(wanted)
 
-    def of(net: Net) -> float:
-        difference = outputs(net, feeds, size).astype(np.float64) - truth
-        return 1.0 - float(np.linalg.norm(difference)) / length
+    def each(net: Net) -> np.ndarray:
+        return np.stack([squares(outputs(net, feeds, size).astype(np.float64) - wanted), lengths], axis=1)
 
-    return Score(CLOSENESS, len(truth), of)
+    return Score(CLOSENESS, len(wanted), each, closeness, np.stack([0 * lengths, lengths], axis=1))
+
+
+def squares(outputs: np.ndarray) -> np.ndarray:
+    """The sum of squares of each sample's output."""
+    return np.square(outputs.reshape(len(outputs), -1), dtype=np.float64).sum(1)
+
+
+def closeness(rows: np.ndarray) -> float:
+    """One minus the relative error, of rows that hold squared errors and squared outputs."""
+    error, length = rows.sum(0)
+    return 1.0 - float(np.sqrt(error / max(length, 1e-60)))

@@ -81,10 +81,32 @@ COMMANDS: dict[str, tuple[str, list[tuple[tuple[str, ...], dict]]]] = {
             (("--eval",), {"metavar": "EVAL.npz", "help": "data to choose by; without y, agreement with the float network"}),
             (("--max-drop",), {"type": float, "help": "largest loss of the score, a fraction (default: 0.01 with --eval)"}),
             (
+                ("--test",),
+                {"metavar": "TEST.npz", "help": "data that nothing is chosen by, to judge the result on (default: --eval)"},
+            ),
+            (
+                ("--accept",),
+                {"metavar": "RULE", "help": "plausible: the loss not surely above max-drop; proved: surely within it"},
+            ),
+            (("--recipe",), {"metavar": "FILE.yaml", "help": "words for all that is not said here (docs/recipes.md)"}),
+            (("--recipe-out",), {"metavar": "FILE.yaml", "help": "write what was said as a recipe that makes the same file"}),
+            (
+                ("--lock",),
+                {
+                    "action": "store_const",
+                    "const": True,
+                    "help": "write hashes, versions and settings beside the recipe, or OUT.ladder",
+                },
+            ),
+            (
+                ("--locked",),
+                {"action": "store_const", "const": True, "help": "make the file that the lock is of, or say what differs"},
+            ),
+            (
                 ("--plan",),
                 {
                     "metavar": "SPEC|recipe.yaml",
-                    "help": "formats, such as nested8 or fixed4,a=fixed8, or a recipe, or a safetensors file with a bit map",
+                    "help": "formats, as nested8 or fixed4,a=fixed8, a recipe, or the plan of a .ladder or .safetensors file",
                 },
             ),
             (("--criterion",), {"metavar": "NAME", "help": "how layers are ranked (default: weight_difference)"}),
@@ -111,13 +133,12 @@ COMMANDS: dict[str, tuple[str, list[tuple[tuple[str, ...], dict]]]] = {
             (("--seed",), {"type": int, "help": "for everything random (default: 0)"}),
             (
                 ("--coder",),
-                {"choices": ("raw", "fast", "best"), "default": "best", "help": "how codes are stored (default: best)"},
+                {"choices": ("raw", "fast", "best"), "help": "how codes are stored (default: best)"},
             ),
             (
                 ("--order",),
                 {
                     "choices": ("layer", "plane", "importance"),
-                    "default": "plane",
                     "help": "what comes first in the file, which runs when cut (default: plane)",
                 },
             ),
@@ -126,7 +147,16 @@ COMMANDS: dict[str, tuple[str, list[tuple[tuple[str, ...], dict]]]] = {
             QUIET,
         ],
     ),
-    "show": ("layers, formats, bytes, and the widths a file can run at", [FILE, RECOVER, JSON, QUIET]),
+    "show": (
+        "layers, formats, bytes, and the widths a file can run at",
+        [
+            FILE,
+            (("--recipe",), {"action": "store_true", "help": "print the recipe that made the file, as YAML, and nothing else"}),
+            RECOVER,
+            JSON,
+            QUIET,
+        ],
+    ),
     "run": (
         "outputs of a network for the arrays of an .npz file",
         [

@@ -16,15 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from bitladder import disk, file, native
+from bitladder import disk, file, native, recipes
+from bitladder.assign.accept import leaks, line
 from bitladder.assign.gains import by_plane, gains
 from bitladder.assign.score import Score, accuracy, check_classes, class_like, first_output, likeness, runner
 from bitladder.cli import arrays
+from bitladder.cli.bound import Bound
 from bitladder.cli.network import network
 from bitladder.cli.terminal import Outcome, Terminal
 from bitladder.convert.from_safetensors import holds_codes
 from bitladder.dial import Rungs, choose
-from bitladder.errors import require
 from bitladder.file import Gains
 from bitladder.formats import QTensor
 from bitladder.ir.graph import Graph
@@ -32,30 +33,7 @@ from bitladder.model import Model, bits_of, by_plan, load
 from bitladder.recipe import SHORT, leads, quantize
 from bitladder.table import table
 
-# What a recipe file may say, and what a command line that is silent means.
-WORDS: dict[str, tuple[type | tuple[type, ...], Any]] = {
-    "plan": ((str, dict), None),
-    "max_drop": ((int, float), None),
-    "criterion": (str, "weight_difference"),
-    "search": (str, "bisection"),
-    "budget": (str, None),
-    "statistic": (str, "mean_square"),
-    "normalize": (str, "none"),
-    "start": (str, "float"),
-    "cycles": (int, None),
-    "skip_smallest": (bool, False),
-    "accept_at_most": (int, 0),
-    "head_rule": (str, "log2"),
-    "cover": (str, "mse"),
-    "align": (str, "weights"),
-    "rounding": (str, None),
-    "meta": (dict, None),
-    "low": (int, 4),
-    "count": (int, None),
-    "keep": (int, None),
-    "effort": (str, "balanced"),
-    "seed": (int, 0),
-}
+WORDS = recipes.words()  # of the command line and of recipes, with what they mean when nobody says
 MAX_DROP = 0.01
 FEW = 32  # samples that planes are weighed on
 TOLD = 5  # nodes without a kernel that are listed
@@ -66,33 +44,38 @@ TOLD = 5  # nodes without a kernel that are listed
 
 def quantize_command(args: Namespace, terminal: Terminal) -> Outcome:
     """A network quantized as the words say, saved, with what was found."""
-    disk.check_writable(args.output)
+    for path in filter(None, (args.output, args.recipe_out)):
+        disk.check_writable(path)
     if args.weights is not None and holds_codes(args.weights):
         return later("tensors", "quantize")(args, terminal)
     if args.data is None:
         raise ValueError("quantize: needs calibration data; give --data CALIB.npz, or codes with --weights FILE.safetensors")
     words = settings(args)
-    if words["max_drop"] is not None and args.eval is None:
+    if words["max_drop"] is not None and args.eval is None and args.test is None:
         raise ValueError("quantize: --max-drop needs data to measure by; give --eval EVAL.npz")
     terminal.progress("read", 0, 0)
     graph = network(args.net, args.weights, arrays.read(args.data))
-    calib = arrays.samples(args.data, graph.inputs)
-    check_labels(graph, calib, args.data)
-    score = None if args.eval is None else measure(graph, args.eval)
+    data = read_all(args, graph)
+    score, test = (measure(graph, data[name]) if name in data else None for name in ("evaluation", "test"))
     goal = words["plan"] is not None or words["budget"] is not None or words["count"] is not None
     if score is not None and not goal and words["max_drop"] is None:
         words["max_drop"] = MAX_DROP
     told = goal or score is not None or words["rounding"] in SHORT
-    notes = [] if told else ["neither plan nor budget nor evaluation data: every weight becomes nested8"]
+    shared, notes = leaks({name: samples.feeds for name, samples in data.items()})
+    notes += [] if told else ["neither plan nor budget nor evaluation data: every weight becomes nested8"]
+    bound = Bound.of(args, recipe_of(args), words, graph, data)
+    saving = {word: words.pop(word) for word in recipes.SAVING}
     work = Path(f"{args.output}.work")
     begun = time.monotonic()
-    model = quantize(graph, calib.batches(), labels=calib.labels, score=score, work=work, progress=terminal.progress, **words)
-    model = annotated(model, score, notes)
+    calib = data["calibration"]
+    given: dict[str, Any] = {"labels": calib.labels, "score": score, "test": test, "work": work, "progress": terminal.progress}
+    model = quantize(graph, calib.batches(), **given, **words)
+    model = annotated(model, score, notes, saving, {"leaked": shared} if shared else {})
     if not leads():  # under torchrun all processes learn, one writes
         return Outcome("", met=bool(model.graph.meta["result"].get("goal_met", True)))
     terminal.progress("save", 0, 0)
-    worth = planes_worth(model, calib, terminal) if args.order == "importance" else None
-    model.save(args.output, coder=args.coder, order=args.order, gains=worth)
+    worth = planes_worth(model, calib, terminal) if saving["order"] == "importance" else None
+    bound.save(lambda path: model.save(path, **saving, gains=worth))
     shutil.rmtree(work, ignore_errors=True)
     model = Model(model.whole)  # what is told is what is stored
     result = model.graph.meta["result"]
@@ -106,6 +89,15 @@ def quantize_command(args: Namespace, terminal: Terminal) -> Outcome:
     return Outcome(str(model), args.output, lines, facts, met=bool(result.get("goal_met", True)))
 
 
+def read_all(args: Namespace, graph: Graph) -> dict[str, arrays.Samples]:
+    """The data of a command by what it is for, all of it checked."""
+    paths = {"calibration": args.data, "evaluation": args.eval, "test": args.test}
+    found = {name: arrays.samples(path, graph.inputs) for name, path in paths.items() if path is not None}
+    for name, samples in found.items():
+        check_labels(graph, samples, paths[name])
+    return found
+
+
 def planes_worth(model: Model, calib: arrays.Samples, terminal: Terminal) -> Gains:
     """What each plane takes off the error of the outputs on a few samples."""
     few = {k: a if calib.fixed else a[:FEW] for k, a in calib.batches()[0].items()}
@@ -114,13 +106,24 @@ def planes_worth(model: Model, calib: arrays.Samples, terminal: Terminal) -> Gai
 
 def settings(args: Namespace) -> dict[str, Any]:
     """The words of the command line, else of the recipe file, else the usual ones."""
-    given = {key: getattr(args, key) for key in WORDS if getattr(args, key) is not None}
+    usual = WORDS | recipes.SAVING
+    given = {key: getattr(args, key) for key in usual if getattr(args, key, None) is not None}
     if "meta" in given:
         given["meta"] = description(given["meta"])
-    usual = {key: default for key, (_, default) in WORDS.items()}
-    if str(given.get("plan", "")).endswith((".yaml", ".yml")):
-        return usual | recipe(given.pop("plan")) | given
-    return usual | given
+    if str(given.get("plan", "")).endswith(".ladder"):
+        given["plan"] = recipes.plan_in(given["plan"])
+    path = recipe_of(args)
+    if path is not None and path == given.get("plan"):
+        del given["plan"]
+    return usual | (recipes.read(path) if path is not None else {}) | given
+
+
+def recipe_of(args: Namespace) -> str | None:
+    """The recipe file that a command names, as such or in place of a plan."""
+    plan = args.plan if str(args.plan or "").endswith((".yaml", ".yml")) else None
+    if plan is not None and args.recipe is not None:
+        raise ValueError(f"quantize: --plan {plan} and --recipe {args.recipe} are both recipes; give one of them")
+    return args.recipe if plan is None else plan
 
 
 def description(path: str) -> dict[str, Any]:
@@ -134,32 +137,10 @@ def description(path: str) -> dict[str, Any]:
     return found
 
 
-def recipe(path: str) -> dict[str, Any]:
-    """What a recipe file says: words of the command line by name, `plan` as text or as formats by pattern."""
-    yaml = require("yaml", "recipes", "recipe")
-    try:
-        found = yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"recipe: {path!r} cannot be read ({error})") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"recipe: {path!r} is not YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(found, dict) or (unknown := sorted(map(str, set(found) - set(WORDS)))):
-        got = type(found).__name__ if not isinstance(found, dict) else unknown[0]
-        raise ValueError(f"recipe: {path!r} must map some of {', '.join(WORDS)}, got {got!r}")
-    for key, value in found.items():
-        kind = WORDS[key][0]
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            names = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-            raise ValueError(f"recipe: {key!r} of {path!r} must be {names}, got {value!r}")
-    return found
-
-
-def measure(graph: Graph, path: str) -> Score:
-    """The score on an evaluation file: accuracy with labels, else likeness to the float network."""
-    data, plain = arrays.samples(path, graph.inputs), runner(graph)
+def measure(graph: Graph, data: arrays.Samples) -> Score:
+    """The score on some data: accuracy with labels, else likeness to the float network."""
     if data.labels is None:
-        return likeness(data.feeds, plain, data.batch)
-    check_labels(graph, data, path)
+        return likeness(data.feeds, runner(graph), data.batch)
     return accuracy(data.feeds, data.labels, data.batch)
 
 
@@ -174,20 +155,21 @@ def check_labels(graph: Graph, data: arrays.Samples, path: str) -> None:
         raise ValueError(str(error).replace("score:", f"data {path}:", 1)) from None
 
 
-def annotated(model: Model, score: Score | None, notes: list[str]) -> Model:
-    """The model with the name of the measure in its result, and notes of ours before those of the search."""
-    result = dict(model.graph.meta.get("result", {}))
+def annotated(model: Model, score: Score | None, notes: list[str], saving: Mapping[str, Any], more: Mapping[str, Any]) -> Model:
+    """The model with the name of the measure and more in its result, our notes before those of the search, the whole recipe."""
+    result = {**model.graph.meta.get("result", {}), **more}
     if score is not None:
         result |= {"metric": score.metric, "samples": score.samples}
     result["notes"] = [*notes, *result.get("notes", [])]
     whole = model.whole
-    return by_plan(whole.with_(meta={**whole.meta, "result": result}))
+    recipe = {**whole.meta.get("recipe", {}), **{word: how for word, how in saving.items() if how != recipes.SAVING[word]}}
+    return by_plan(whole.with_(meta={**whole.meta, "result": result, "recipe": recipe}))
 
 
 def measured(result: Mapping[str, Any]) -> list[str]:
-    """What was measured, in a line, if anything was."""
+    """What was measured, and what an acceptance found, a line each, if anything was."""
     if result.get("score") is None:
-        return []
+        return line(result)
     parts = [
         f"{word} {result[key]:.4f}"
         for key, word in (("float", "float"), ("reference", "widest"))
@@ -201,7 +183,7 @@ def measured(result: Mapping[str, Any]) -> list[str]:
         if result.get("max_drop") is None
         else f"; allowed loss {result['max_drop']:g}, {'met' if result['goal_met'] else 'MISSED'}"
     )
-    return [f"{result.get('metric', 'score')} on {result.get('samples', '?')} samples: {', '.join(parts)}{goal}"]
+    return [f"{result.get('metric', 'score')} on {result.get('samples', '?')} samples: {', '.join(parts)}{goal}", *line(result)]
 
 
 def by_default(model: Model) -> list[str]:
@@ -226,6 +208,8 @@ def summary(model: Model) -> dict[str, Any]:
 def show(args: Namespace, terminal: Terminal) -> Outcome:
     """Layers, formats, bytes, coded bits per weight, and the widths a file can run at."""
     model = Model(file.load(args.file, recover=args.recover))
+    if args.recipe:
+        return Outcome(recipes.shown_of(model), None, (), {"recipe": recipes.of(model)})
     found = file.overview(args.file, recover=args.recover)
     coded = {
         name: 8 * found.stored[name] / max(math.prod(c.shape), 1)

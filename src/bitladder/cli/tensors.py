@@ -11,6 +11,9 @@ from bitladder.cli.network import net_of
 from bitladder.cli.terminal import Outcome, Terminal
 from bitladder.model import Model, load
 from bitladder.recipe import from_safetensors
+from bitladder.recipes import SAVING
+
+BESIDE = ("data", "eval", "test", "recipe", "recipe_out", "lock", "locked")  # options that go with choosing
 
 
 def export(args: Namespace, terminal: Terminal) -> Outcome:
@@ -31,12 +34,12 @@ def export(args: Namespace, terminal: Terminal) -> Outcome:
 
 def quantize(args: Namespace, terminal: Terminal) -> Outcome:
     """A network with the codes of a safetensors file, saved; there is nothing to choose."""
-    if given := [key for key in ("data", "eval", *WORDS) if getattr(args, key) is not None]:
+    if given := [key for key in (*BESIDE, *WORDS) if getattr(args, key, None) is not None]:
         option = "--" + given[0].replace("_", "-")
         raise ValueError(f"quantize: {args.weights!r} holds codes, so there is nothing to choose; leave out {option}")
     terminal.progress("read", 0, 0)
     model = from_safetensors(net_of(args.net), args.weights)
-    model.save(args.output, coder=args.coder, order=args.order)
+    model.save(args.output, coder=args.coder or SAVING["coder"], order=args.order or SAVING["order"])
     model = Model(model.whole)
     lines = [*measured(model.graph.meta.get("result") or {}), *by_default(model)]
     return Outcome(str(model), args.output, lines, {**summary(model), "file_bytes": os.path.getsize(args.output)})
