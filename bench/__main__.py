@@ -17,6 +17,7 @@ BENCHES = {
     "nested": "bench.nested",
     "kernels": "bench.kernels",
     "networks": "bench.networks",
+    "accuracy": "bench.accuracy",
     "codec": "bench.codec",
     "robustness": "bench.robustness",
     "types": "bench.types",

@@ -19,6 +19,7 @@ from bench import cifar, coded, curve, nncodec, resnet, sentences
 from bench.coded import Codes
 from bench.compressors import Squeezed
 from bench.curve import Point
+from bench.environment import Unavailable
 from bench.nested import nested_graph, percent
 from bench.options import Options, tell
 from bench.result import Figure, Result, Row, machine, versions
@@ -250,7 +251,7 @@ def tried(make: Callable[[], T]) -> tuple[T | None, str]:
     """What is made, or why NNCodec could not be had."""
     try:
         return make(), ""
-    except nncodec.Unavailable as error:
+    except Unavailable as error:
         tell(str(error))
         return None, str(error)
 

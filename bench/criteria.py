@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from bench import cifar, predicted
+from bench import accuracy, cifar, predicted
 from bench import rounding as few_bits
 from bench.options import Options, tell
 from bench.result import Figure, Result, Row, machine, versions
@@ -32,6 +32,7 @@ from bitladder.stats.differences import Differences, Learned
 from bitladder.train.learn import learn
 
 HIGH, LOW = 8, 4
+LOWER = (4, 3, 2)  # bits at which --full holds us against the peers that quantize
 CYCLES, SEED = 100, 0
 CHOOSING = 2000  # images that orders and plans are chosen on
 PREDICTED = 2000  # test images that random plans are measured on
@@ -437,6 +438,8 @@ def bench(options: Options) -> Result:
         on = subject(options, 20, data.draws[0])
         more, asked["rank_of_predicted_losses"] = predicted.rows("resnet20", on, evenly(data.test, PREDICTED), work)
         rows += more
+        more, beside = accuracy.measure(options, LOWER)
+        rows, asked = rows + more, asked | beside
     result = Result("criteria", tuple(rows), asked, machine(options.threads, options.command), versions())
     work.done()
     return result

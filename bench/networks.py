@@ -1,4 +1,5 @@
-"""Whole networks at batch 1: time against the peers at int8, one file at every width, switching between widths, memory.
+"""Whole networks at batch 1: time against the peers at int8, one file at every width, switching between widths, memory;
+accuracy beside the peers that quantize, at 8 bits.
 
 Our networks are quantized here once, as `int8` and as one file of nested widths, and kept with the peers' files. Figures are
 of one thread and of the `int8` file; rows have all widths, our AVX2 path, and as many threads as --threads says.
@@ -19,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 import bitladder as bl
-from bench import minilm, nets, peers, work
+from bench import accuracy, minilm, nets, peers, work
 from bench.nets import Net
 from bench.options import Options, tell
 from bench.ours import call, isas, opened, ours
@@ -250,5 +251,6 @@ def bench(options: Options) -> Result:
         rows += more
         figures |= judged(found)
     more, found = escalation(options)
+    beside, behind = accuracy.measure(options, (8,))
     about = machine(options.threads, options.command) | {"isa": ", ".join(isas()) or "reference"}
-    return Result("networks", (*rows, *more), figures | found, about, versions())
+    return Result("networks", (*rows, *more, *beside), figures | found | behind, about, versions())

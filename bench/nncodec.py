@@ -8,13 +8,7 @@ bounded in time; where it cannot be had there is one line that says why.
 
 from __future__ import annotations
 
-import functools
 import json
-import os
-import platform
-import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,22 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from bench import work
-from bench.options import tell
+from bench.environment import HERE, Environment, Unavailable
 
-HERE = Path(__file__).parent / "peers"
-REQUIREMENTS, DRIVER = HERE / "nncodec.txt", HERE / "drive_nncodec.py"
-MOST_SECONDS = 20 * 60  # for any one command
+ENVIRONMENT = Environment("nncodec", alone=True)
+REQUIREMENTS, DRIVER = ENVIRONMENT.requirements, HERE / "drive_nncodec.py"
 REPEATS = 3
 SPEED_QP = -24  # the setting whose times are compared
 BN_EPS = 1e-5
 
 Arrays = Mapping[str, np.ndarray]
 Settings = Mapping[str, Any]
-
-
-class Unavailable(RuntimeError):
-    """NNCodec could not be installed or run; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -52,46 +40,13 @@ class Coded:
     weights: Arrays
 
 
-# ------------------------------------------------------------------------------------------------------- environment
-
-
-def run(command: list[str | Path], doing: str, given: str | None = None, cwd: Path | None = None) -> str:
-    """What a command prints. `Unavailable` if it fails or takes too long."""
-    quiet = {**os.environ, "OMP_NUM_THREADS": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    quiet.pop("PYTHONPATH", None)
-    try:
-        ran = subprocess.run(command, input=given, cwd=cwd, env=quiet, capture_output=True, text=True, timeout=MOST_SECONDS)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise Unavailable(f"nncodec: {doing}: {error}") from None
-    if ran.returncode:
-        last = (ran.stderr.strip() or ran.stdout.strip() or f"exit status {ran.returncode}").splitlines()[-1]
-        raise Unavailable(f"nncodec: {doing}: {last}")
-    return ran.stdout
-
-
-@functools.cache
-def interpreter() -> Path:
-    """Python in the environment that has NNCodec; made when it is not there yet."""
-    wanted = work.digest([REQUIREMENTS.read_bytes(), platform.python_version().encode()])[:12]
-    folder = work.FOLDER / "nncodec" / wanted
-    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    if not (folder / "ready").exists():
-        tell("installing NNCodec (a minute or two)")
-        shutil.rmtree(folder, ignore_errors=True)
-        run([sys.executable, "-m", "venv", folder], "making its environment")
-        run([python, "-m", "pip", "install", "--quiet", "--no-deps", "-r", REQUIREMENTS], "installing it")
-        (folder / "ready").touch()
-    return python
-
-
 def version() -> dict[str, str]:
     """Its version, as versions of packages are reported; nothing if it could not be had."""
     try:
-        interpreter()
+        ENVIRONMENT.interpreter()
     except Unavailable:
         return {}
-    pins = dict(line.split("==") for line in REQUIREMENTS.read_text().split() if "==" in line)
-    return {"nncodec": pins["nncodec"]}
+    return {"nncodec": ENVIRONMENT.pins()["nncodec"]}
 
 
 def code(weights: Arrays, settings: Settings, blocks: Mapping[str, Any] | None = None, repeats: int = REPEATS) -> Coded:
@@ -100,7 +55,7 @@ def code(weights: Arrays, settings: Settings, blocks: Mapping[str, Any] | None =
         given, out = Path(name) / "weights.npz", Path(name) / "decoded.npz"
         np.savez(given, **{k: np.asarray(w, np.float32) for k, w in weights.items()})  # type: ignore[arg-type]
         job = {"weights": str(given), "out": str(out), "blocks": blocks, "settings": dict(settings), "repeats": repeats}
-        found = json.loads(run([interpreter(), DRIVER], "coding", json.dumps(job), Path(name)))
+        found = json.loads(ENVIRONMENT.run([ENVIRONMENT.interpreter(), DRIVER], "coding", json.dumps(job), Path(name)))
         with np.load(out) as kept:
             decoded = {k: kept[k] for k in kept.files}
     return Coded(**found, weights=decoded)

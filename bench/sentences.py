@@ -10,6 +10,7 @@ import torch
 
 from bench import coded, minilm, nncodec
 from bench.coded import Codes, Speed, code_rows
+from bench.environment import Unavailable
 from bench.options import Options, tell
 from bench.result import Row
 from bitladder.convert.from_torch import from_torch
@@ -95,6 +96,6 @@ def rows(options: Options) -> tuple[list[Row], Measured]:
             made += peer(qp, options.quick)
     except minilm.Missing as error:
         tell(str(error))
-    except nncodec.Unavailable as error:
+    except Unavailable as error:
         made.append(Row("minilm, bits a weight", None, None, str(error)))
     return made, found

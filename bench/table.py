@@ -57,6 +57,11 @@ SAYS = (
     (r"resnet(\d+)_all_widths", r"ResNet-\1, all widths in one file: bytes over the best 8-bit file of one width", "at most"),
     (r"types_near_(\d)", r"types, \1 bits: share of channels within 0.3 dB of the best length, from ten images", "at least"),
     (r"types_over_normal", "types: decibels better than the step of a normal density for all", "at least"),
+    (
+        r"resnet(\d+)_peers_(\d)",
+        r"ResNet-\1, weights at \2 bits: points behind the most accurate peer at its bytes, nothing trained",
+        "below",
+    ),
     (r"escalation_costs_won", "escalation: costs at which it surely beats fixed widths that cost the same", "at least"),
     (r"escalation_bits_as_good_as_(\d)", r"escalation: mean bits that lose at most 0.2 points against \1 bits", "below"),
 )

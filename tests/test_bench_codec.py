@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from bench import codec, coded, compressors, curve, nncodec, resnet
+from bench import codec, coded, compressors, curve, environment, nncodec, resnet
 from bench.codec import Found, figures, tried
 from bench.coded import Codes
 from bench.curve import Point, bytes_at
-from bench.nncodec import Unavailable
+from bench.environment import Unavailable
+from bench.nncodec import ENVIRONMENT
 from bitladder.codec.parts import Kind
 from bitladder.formats import Int, Nested
 
@@ -153,14 +154,14 @@ def test_what_it_cannot_do_is_one_line(monkeypatch, tmp_path):
     """A command that fails, takes too long or is not there; the environment is not half made after that."""
     for command in (["false"], ["/nowhere/python"], [sys.executable, "-c", "raise SystemExit('first\\nlast')"]):
         with pytest.raises(Unavailable, match=r"^nncodec: trying: [^\n]+$"):
-            nncodec.run(command, "trying")
-    monkeypatch.setattr(nncodec, "MOST_SECONDS", 0.01)
+            ENVIRONMENT.run(command, "trying")
+    monkeypatch.setattr(environment, "MOST_SECONDS", 0.01)
     with pytest.raises(Unavailable, match="timed out"):
-        nncodec.run([sys.executable, "-c", "import time; time.sleep(5)"], "trying")
-    monkeypatch.setattr(nncodec.work, "FOLDER", tmp_path)
-    monkeypatch.setattr(nncodec.sys, "executable", "/nowhere/python")
-    nncodec.interpreter.cache_clear()
-    made, why = tried(nncodec.interpreter)
+        ENVIRONMENT.run([sys.executable, "-c", "import time; time.sleep(5)"], "trying")
+    monkeypatch.setattr(environment.work, "FOLDER", tmp_path)
+    monkeypatch.setattr(environment.sys, "executable", "/nowhere/python")
+    environment.made.cache_clear()
+    made, why = tried(ENVIRONMENT.interpreter)
     assert made is None
     assert why.startswith("nncodec: making its environment: ")
     assert not list(tmp_path.rglob("ready"))
