@@ -1,0 +1,187 @@
+"""Integer weights that learn: 8 bits with 16-bit accumulators (S4) or residuals (S5) against float SGD on one task.
+
+ResNet-20 from scratch on CIFAR-10, flips and shifts, a rate that falls linearly to zero; every method sees the same batches
+from the same start. Each run keeps its state after every epoch, and goes on from there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from bench import cifar
+from bench.options import tell
+from bench.resnet import ResNet
+from bench.result import Figure, Row
+from bench.work import FOLDER, Work
+from bitladder.train.accumulate import Accumulated
+from bitladder.train.residual import Residual
+from bitladder.train.words import by_shape
+
+RATE, MOMENTUM, DECAY, BATCH = 0.1, 0.9, 5e-4, 128
+PEER = "float SGD"
+BAR, GAP = 0.3, 5.0  # points
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is learned: images, epochs, seeds, and images to report on."""
+
+    images: int | None
+    epochs: int
+    seeds: tuple[int, ...]
+    test: int
+
+
+QUICK, FULL = Size(10_000, 1, (0,), 2_000), Size(None, 8, (0, 1), 10_000)
+
+
+def in_floats(net: Any) -> Any:
+    return torch.optim.SGD(net.parameters(), RATE, MOMENTUM, weight_decay=DECAY)
+
+
+def accumulated(net: Any, **options: Any) -> Any:
+    return Accumulated(by_shape(net), torch.optim.SGD, lr=RATE, momentum=MOMENTUM, weight_decay=DECAY, **options)
+
+
+def residual(net: Any) -> Any:
+    return Residual(by_shape(net), RATE, momentum=MOMENTUM, weight_decay=DECAY)
+
+
+def bare(net: Any) -> Any:
+    """Steps rounded to whole codes, nothing kept; biases and norms learn as floats, so that only the weights differ."""
+    sgd = {"lr": RATE, "momentum": MOMENTUM, "weight_decay": DECAY}
+    return Accumulated(by_shape(net, rest=None), torch.optim.SGD, finer=0, follow=False, **sgd)
+
+
+METHODS: dict[str, Callable[[Any], Any]] = {
+    PEER: in_floats,
+    "8-bit weights, 16-bit accumulators": accumulated,
+    "8-bit weights, 15-bit residuals": residual,
+    "8-bit weights alone": bare,
+}
+
+
+def rows(data: Path, quick: bool) -> list[Row]:
+    """Accuracy in per cent of each method beside float SGD's, the mean over seeds; spread in points."""
+    size = QUICK if quick else FULL
+    learn, test = splits(data, size)
+    work = Work.of("train_updates", size, RATE, MOMENTUM, DECAY, BATCH)
+    hits = {
+        name: np.concatenate([work(f"{name} {seed}", lambda m=make, s=seed, n=name: trained(m, n, learn, test, size, s)).value
+                              for seed in size.seeds])
+        for name, make in METHODS.items()
+    }  # fmt: skip
+    return [row(name, hits[name], hits[PEER]) for name in METHODS if name != PEER]
+
+
+def row(name: str, ours: np.ndarray, peer: np.ndarray) -> Row:
+    """One comparison; the interval is that of paired answers to the same images."""
+    difference = ours.astype(np.float64) - peer
+    spread = 100 * 1.96 * float(difference.std()) / math.sqrt(len(difference))
+    return Row.of(f"ResNet-20 from scratch: {name}, top-1 %", 100 * float(ours.mean()), 100 * float(peer.mean()), PEER, spread)
+
+
+def figures(found: list[Row]) -> Mapping[str, Figure]:
+    """What was asked for: how many points are lost with a memory, and without one."""
+    lost = [r.peer - r.ours for r in found]  # type: ignore[operator]  # measured, both
+    best = [drop - (r.spread or 0) for drop, r in zip(lost, found, strict=True)]
+    return {
+        "updates: points lost with accumulators": Figure.at_most(lost[0], BAR, best[0]),
+        "updates: points lost with residuals": Figure.at_most(lost[1], BAR, best[1]),
+        "updates: points lost without a memory": Figure.at_least(lost[2], GAP),
+    }
+
+
+def splits(data: Path, size: Size) -> tuple[cifar.Split, cifar.Split]:
+    """Images to learn from, and test images."""
+    if size.images is None:
+        whole = cifar.load(data)
+        return whole.learn, whole.test
+    train, test = cifar.archives(data)
+    few = size.images
+
+    def learning(n: int) -> np.ndarray:
+        i = np.arange(n)
+        free = i[(i % 97 >= cifar.DRAWS) & (i % 10 != 5)]
+        return free[np.linspace(0, len(free) - 1, few).round().astype(int)]
+
+    return cifar.read(train, learning), cifar.read(test, lambda n: np.linspace(0, n - 1, size.test).round().astype(int))
+
+
+def trained(make: Callable[[Any], Any], name: str, learn: cifar.Split, test: cifar.Split, size: Size, seed: int) -> np.ndarray:
+    """Which test images the network trained by one method gets right."""
+    torch.manual_seed(seed)
+    net = ResNet(3)
+    optimizer = make(net)
+    path = FOLDER / "train_updates" / f"{name.replace(' ', '_')}_{seed}_{size.images}_{size.epochs}.pt"
+    done = resume(path, net, optimizer)
+    total, step = size.epochs * (len(learn) // BATCH), done * (len(learn) // BATCH)
+    for epoch in range(done, size.epochs):
+        net.train()
+        for x, y in batches(learn, epoch, seed):
+            for group in optimizer.param_groups:
+                group["lr"] = RATE * (1 - step / total)
+            optimizer.zero_grad()
+            loss = F.cross_entropy(net(x), y)
+            loss.backward()
+            optimizer.step()
+            step += 1
+            if step % 100 == 0:
+                tell(f"{name}, seed {seed}: step {step} of {total}, loss {float(loss):.3f}")
+        keep(path, net, optimizer, epoch + 1)
+    path.unlink(missing_ok=True)
+    return right(net.eval(), test)
+
+
+def batches(data: cifar.Split, epoch: int, seed: int) -> Iterator[tuple[Any, Any]]:
+    """An epoch's batches, flipped and shifted by up to four pixels; epoch e needs no history."""
+    draw = np.random.Generator(np.random.Philox(key=[seed, epoch]))
+    order = draw.permutation(len(data))
+    for i in range(len(order) // BATCH):
+        rows = order[i * BATCH : (i + 1) * BATCH]
+        x = np.pad(data.images[rows], ((0, 0), (0, 0), (4, 4), (4, 4)))
+        flips, moves = draw.random(BATCH) < 0.5, draw.integers(0, 9, (BATCH, 2))
+        x = np.stack([a[:, t : t + 32, l : l + 32][:, :, :: -1 if f else 1] for a, f, (t, l) in zip(x, flips, moves, strict=True)])
+        yield torch.from_numpy(x), torch.from_numpy(data.labels[rows])
+
+
+def right(net: Any, test: cifar.Split) -> np.ndarray:
+    """Hits, one per image."""
+    with torch.no_grad():
+        said = [net(torch.from_numpy(test.images[i : i + 500])).argmax(1).numpy() for i in range(0, len(test), 500)]
+    return np.concatenate(said) == test.labels
+
+
+def keep(path: Path, net: Any, optimizer: Any, epochs: int) -> None:
+    """Write where a run stands, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict(), "epochs": epochs}, part)
+    part.replace(path)
+
+
+def resume(path: Path, net: Any, optimizer: Any) -> int:
+    """How many epochs were done before, with net and optimizer as they were then."""
+    if not path.exists():
+        return 0
+    kept = torch.load(path, weights_only=True)
+    net.load_state_dict(kept["net"])
+    optimizer.load_state_dict(kept["optimizer"])
+    return int(kept["epochs"])
+
+
+if __name__ == "__main__":
+    import sys
+
+    found = rows(Path("../shared/data"), "--quick" in sys.argv)
+    for r in found:
+        print(r)
+    print(figures(found))
