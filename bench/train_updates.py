@@ -134,7 +134,7 @@ def trained(make: Callable[[Any], Any], name: str, learn: cifar.Split, test: cif
             loss.backward()
             optimizer.step()
             step += 1
-            if step % 100 == 0:
+            if step % 50 == 0:
                 tell(f"{name}, seed {seed}: step {step} of {total}, loss {float(loss):.3f}")
         keep(path, net, optimizer, epoch + 1)
     path.unlink(missing_ok=True)
@@ -145,11 +145,11 @@ def batches(data: cifar.Split, epoch: int, seed: int) -> Iterator[tuple[Any, Any
     """An epoch's batches, flipped and shifted by up to four pixels; epoch e needs no history."""
     draw = np.random.Generator(np.random.Philox(key=[seed, epoch]))
     order = draw.permutation(len(data))
-    for i in range(len(order) // BATCH):
-        rows = order[i * BATCH : (i + 1) * BATCH]
+    for rows in order[: len(order) // BATCH * BATCH].reshape(-1, BATCH):
         x = np.pad(data.images[rows], ((0, 0), (0, 0), (4, 4), (4, 4)))
         flips, moves = draw.random(BATCH) < 0.5, draw.integers(0, 9, (BATCH, 2))
-        x = np.stack([a[:, t : t + 32, l : l + 32][:, :, :: -1 if f else 1] for a, f, (t, l) in zip(x, flips, moves, strict=True)])
+        drawn = zip(x, moves, flips, strict=True)
+        x = np.stack([a[:, i : i + 32, j : j + 32][:, :, :: -1 if flip else 1] for a, (i, j), flip in drawn])
         yield torch.from_numpy(x), torch.from_numpy(data.labels[rows])
 
 

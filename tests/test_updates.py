@@ -97,7 +97,8 @@ def test_accumulators_conserve_the_exact_total(kind):
         step = KINDS[kind](rng.integers(-700, 701, count))
         codes, memory, _, full = settle(codes, memory + step, finer=finer, bits=20)
         total = total + step
-        assert not full.any() and int(abs(memory).max()) < 1 << finer
+        assert not full.any()
+        assert int(abs(memory).max()) < 1 << finer
     assert (((codes << finer) + memory) == total).all()
 
 
@@ -106,8 +107,11 @@ def test_bits_below_the_updated_one_never_change(n):
     """With n_update above the last bit only the bits from n on move, at the ends of the range too."""
     codes = rng.integers(-128, 128, 20_000)
     after, rest, moved, _ = settle(codes, rng.integers(-(2**15), 2**15, 20_000), finer=6, n=n)
-    assert ((after ^ codes) & ((1 << n) - 1) == 0).all() and (moved % (1 << n) == 0).all() and (moved != 0).any()
-    assert abs(after).max() <= 128 and abs(rest).max() < 1 << (6 + n)
+    assert ((after ^ codes) & ((1 << n) - 1) == 0).all()
+    assert (moved % (1 << n) == 0).all()
+    assert (moved != 0).any()
+    assert abs(after).max() <= 128
+    assert abs(rest).max() < 1 << (6 + n)
 
 
 def test_full_codes_do_not_wind_up():
@@ -115,7 +119,8 @@ def test_full_codes_do_not_wind_up():
     codes, memory = np.array([127, -128]), np.array([0, 0])
     for _ in range(10):
         codes, memory, _, full = settle(codes, memory + np.array([1000, -1000]), finer=6)
-        assert full.all() and abs(memory).max() == 63
+        assert full.all()
+        assert abs(memory).max() == 63
     codes, _, _, _ = settle(codes, memory + np.array([-128, 128]), finer=6)
     assert codes.tolist() == [126, -127]
 
@@ -123,9 +128,13 @@ def test_full_codes_do_not_wind_up():
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_residual_vectors(kind):
     """8 bits, 4 and 10 digits after the point: 282 is 4 and 26; -74 is -2 and 54, or -1 and -10 with aligned signs."""
-    one = lambda *values: [KINDS[kind](np.array([v])) for v in values]  # noqa: E731
+
+    def one(*values):
+        return [KINDS[kind](np.array([v])) for v in values]
+
     tuned, cut = tune(torch.tensor([0.05, 0.03, -0.002]), 2**-10, top=2**14)
-    assert tuned.tolist() == [51, 31, -2] and cut == 0
+    assert tuned.tolist() == [51, 31, -2]
+    assert cut == 0
     assert [int(x[0]) for x in carry(*one(3, 10, 80), finer=6)] == [4, 26, 0]
     assert tune(torch.tensor([-0.01]), 2**-10, top=2**14)[0].tolist() == [-10]
     assert [int(x[0]) for x in carry(*one(-1, 0, -10), finer=6)] == [-2, 54, 0]
@@ -141,15 +150,19 @@ def test_a_million_carries_conserve_the_total(aligned):
     sums = rng.integers(-300, 301, (3, cases)).sum(0)
     made, left, full = carry(codes, rest, sums, finer=k, bits=12, aligned=aligned)
     total = (codes << k) + rest + sums
-    assert not full.any() and ((made << k) + left == total).all()
-    assert (abs(left) < 64).all() and ((left * np.sign(total) >= 0).all() if aligned else (left >= 0).all())
+    assert not full.any()
+    assert ((made << k) + left == total).all()
+    assert (abs(left) < 64).all()
+    assert (left * np.sign(total) >= 0).all() if aligned else (left >= 0).all()
     np.testing.assert_array_equal(deployed(made, left, finer=k, bits=12), np.rint(total / 64))
 
 
 def test_saturated_carries_stay_in_range():
     """Beyond the codes' range the codes are at its end, the residual is legal, and it is counted."""
     made, left, full = carry(np.array([127, -128, 0]), np.array([60, 3, 0]), np.array([500, -500, 1]), finer=6)
-    assert made.tolist() == [127, -128, 0] and left.tolist() == [63, 0, 1] and full.tolist() == [True, True, False]
+    assert made.tolist() == [127, -128, 0]
+    assert left.tolist() == [63, 0, 1]
+    assert full.tolist() == [True, True, False]
 
 
 def test_accumulator_and_residual_hold_the_same_value():
@@ -165,7 +178,8 @@ def test_accumulator_and_residual_hold_the_same_value():
             carry(*c, step, finer=7, bits=12, aligned=True)[:2],
         ]
     totals = [(w << 7) + r for w, r in states]
-    assert (totals[0] == totals[1]).all() and (totals[1] == totals[2]).all()
+    assert (totals[0] == totals[1]).all()
+    assert (totals[1] == totals[2]).all()
     assert (states[0][0] != states[1][0]).any()  # parted differently
 
 
@@ -295,7 +309,8 @@ def test_narrow_weights_learn(make):
     run(plain, torch.optim.SGD(plain.parameters(), lr=0.02, momentum=0.9), range(300))
     run(bare, Accumulated(by_shape(bare, rest=None), lr=0.002, finer=0, follow=False), range(300))
     right = [float((m(X).argmax(1) == Y).float().mean()) for m in (module, plain, bare)]
-    assert right[0] > right[1] - 0.03 and right[2] < right[1] - 0.05
+    assert right[0] > right[1] - 0.03
+    assert right[2] < right[1] - 0.05
 
 
 def test_any_order_of_gradients_gives_the_same_residuals():
@@ -335,9 +350,11 @@ def test_binary_points_follow():
     held = Word.of(torch.tensor([[0.5, -0.25, 0.1]]), "fixed8", finer=8, wide=16)
     value = held.totals().double() * held.unit()
     held.point(1)
-    assert held.finer == 9 and torch.equal(held.totals().double() * held.unit(), value)
+    assert held.finer == 9
+    assert torch.equal(held.totals().double() * held.unit(), value)
     held.coarser()
-    assert held.finer == 10 and torch.equal(held.totals().double() * held.unit(), value)
+    assert held.finer == 10
+    assert torch.equal(held.totals().double() * held.unit(), value)
     assert int(held.rest.abs().max()) < 1 << held.finer
     params = start()
     optimizer = Accumulated(params, lr=1.0, finer=8)
@@ -348,13 +365,16 @@ def test_binary_points_follow():
     assert word.finer == 9
     params[0].grad = torch.full((6, 5), -1.0)
     optimizer.step()
-    assert torch.equal(word.step, 2 * step) and word.finer == 10 and optimizer.counters()["clipped"] > 0
+    assert torch.equal(word.step, 2 * step)
+    assert word.finer == 10
+    assert optimizer.counters()["clipped"] > 0
     late = Accumulated(start(), lr=1.0, finer=13, period=100)
     p = late.param_groups[0]["params"][0]
     for _ in range(3):
         p.grad = torch.full((6, 5), -0.01)
         late.step()
-    assert late.counters()["lost"] > 0 and late.words[p].finer < 13
+    assert late.counters()["lost"] > 0
+    assert late.words[p].finer < 13
 
 
 def test_float_words():
@@ -366,7 +386,8 @@ def test_float_words():
     assert held.updates == 0
     before, total = held.value().clone(), held.totals()
     held.gather(bit * 0.5, True)
-    assert held.updates > 150 and not torch.equal(held.value(), before)
+    assert held.updates > 150
+    assert not torch.equal(held.value(), before)
     assert float((held.totals() - total - bit * 0.5).abs().max()) < 2.0**-10 * float(bit.max())
     bias = held.fine_bias
     held.rest.zero_()
@@ -374,7 +395,8 @@ def test_float_words():
         held.gather(torch.full_like(bit, 1e-9), True)
     assert held.fine_bias > bias
     held.gather(torch.full_like(bit, 1e4), False)
-    assert held.lost > 0 and held.fine_bias < bias
+    assert held.lost > 0
+    assert held.fine_bias < bias
 
 
 def test_schedules_of_the_rate_reach_the_rule():
@@ -382,7 +404,8 @@ def test_schedules_of_the_rate_reach_the_rule():
     optimizer = Accumulated(by_shape(net()), lr=0.1)
     torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
     optimizer.step()
-    assert optimizer.inner.param_groups is optimizer.param_groups and optimizer.param_groups[0]["lr"] == 0.1
+    assert optimizer.inner.param_groups is optimizer.param_groups
+    assert optimizer.param_groups[0]["lr"] == 0.1
     optimizer.load_state_dict(optimizer.state_dict())
     assert optimizer.inner.param_groups is optimizer.param_groups
 
@@ -426,6 +449,7 @@ def learned(group, form):
         if form != "residual":
             sums.give()
         optimizer.step()
+        optimizer.zero_grad()
     return [*totals(optimizer), *(p.detach() for p in module.parameters())]
 
 
@@ -445,7 +469,7 @@ SCRIPT = """
     from test_updates import in_integers, learned
     from bitladder.train.group import joined
     with joined() as group:
-        found = {{f"{{form}}{{i}}": x.numpy() for form in ("accumulator", "residual") for i, x in enumerate(learned(group, form))}}
+        found = {{f"{{f}}{{i}}": x.numpy() for f in ("accumulator", "residual") for i, x in enumerate(learned(group, f))}}
         found |= in_integers(lambda x: group.add(torch.from_numpy(x)).numpy(), group.rank, group.size)
         np.savez(f"{out}/rank{{group.rank}}.npz", **found)
 """
@@ -481,7 +505,8 @@ def test_parts_add_up_in_any_order():
             sums.take(0.25)
         sums.give()
         ends.append([p.grad for p in module.parameters()])
-    assert equal(*ends) and all(float(g.abs().max()) > 0 for g in ends[0])
+    assert equal(*ends)
+    assert all(float(g.abs().max()) > 0 for g in ends[0])
 
 
 # ------------------------------------------------------------------------------------------------ integers alone
@@ -499,8 +524,10 @@ def test_integers_alone_learn_digits(keep):
         integers.train(layers, PIXELS[~HELD_OUT], digits.target[~HELD_OUT], rule, epochs=range(8))
         right[finer] = float((integers.classes(layers, PIXELS[HELD_OUT], rule) == digits.target[HELD_OUT]).mean())
         for name, x in integers.arrays(layers, rule).items():
-            assert x.dtype.kind == "i" and (x.itemsize == 1 or "codes" not in name)
-    assert right[12] > 0.93 and right[0] < right[12] - 0.05
+            assert x.dtype.kind == "i"
+            assert x.itemsize == 1 or "codes" not in name
+    assert right[12] > 0.93
+    assert right[0] < right[12] - 0.05
 
 
 @pytest.mark.parametrize("keep", ["accumulator", "residual"])
@@ -555,7 +582,8 @@ def test_head_gradients_survive_training_with_the_rule(classes):
         torch.nn.functional.cross_entropy(layer(x), y).backward()
         counts.remove()
         if enough:
-            assert counts.outputs.kept >= 0.9 and counts.weight.kept >= 0.9
+            assert counts.outputs.kept >= 0.9
+            assert counts.weight.kept >= 0.9
         elif classes >= 1000:
             assert counts.outputs.kept < 0.1
         assert counts.outputs.elements == 16 * classes
@@ -591,4 +619,6 @@ def test_a_wide_head_learns_in_integers():
     before = optimizer.words[layer.weight].totals()
     optimizer.step()
     held = optimizer.words[layer.weight]
-    assert held.codes.dtype == torch.int16 and held.bits == 14 and int((held.totals() != before).sum()) > 7000
+    assert held.codes.dtype == torch.int16
+    assert held.bits == 14
+    assert int((held.totals() != before).sum()) > 7000

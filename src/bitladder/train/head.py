@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 Tensor = Any
 
 
@@ -44,8 +42,9 @@ class Narrowed:
 def narrow(gradient: Tensor, bits: int, count: Count | None = None) -> Tensor:
     """A gradient rounded to `bits`, its largest magnitude at the top code; zeros that this makes are counted.
 
-    >>> narrow(torch.tensor([1.0, 0.001, -0.5]), 8).tolist()[1]
-    0.0
+    >>> import torch
+    >>> narrow(torch.tensor([1.0, 0.001, -0.5]), 2).tolist()
+    [1.0, 0.0, -0.0]
     """
     exact = gradient.double()
     step = exact.abs().max() / (2 ** (bits - 1) - 1) if gradient.numel() else exact.new_zeros(())
@@ -65,11 +64,12 @@ def narrow_head(layer: Any, bits: int) -> Narrowed:
         raise ValueError(f"narrow_head: bits must be at least 2, got {bits}")
     counts = Narrowed(bits)
 
-    def outputs(_: Any, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return tuple(narrow(g, bits, counts.outputs) if g is not None else g for g in gradients)
+    def outputs(_: Any, __: Any, said: Tensor) -> None:
+        if said.requires_grad:
+            said.register_hook(lambda gradient: narrow(gradient, bits, counts.outputs))
 
     def weight(gradient: Tensor) -> Tensor:
         return narrow(gradient, bits, counts.weight)
 
-    counts.hooks += [layer.register_full_backward_pre_hook(outputs), layer.weight.register_hook(weight)]
+    counts.hooks += [layer.register_forward_hook(outputs), layer.weight.register_hook(weight)]
     return counts

@@ -8,6 +8,7 @@ numpy alone.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -73,7 +74,7 @@ def network(sizes: tuple[int, ...], seed: int = 0) -> list[Layer]:
     """Layers of random codes; shifts keep sums of random inputs within 8 bits."""
     draw = np.random.Generator(np.random.Philox(seed))
     layers = []
-    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+    for inputs, outputs in itertools.pairwise(sizes):
         codes = draw.integers(-32, 33, (outputs, inputs + 1))
         codes[:, -1] = 0
         zero = np.zeros_like(codes)

@@ -15,7 +15,8 @@ Tensor = Any
 class Parts:
     """Sums in 64-bit fixed point, `digits` after the binary point: rounding happens once per part, before the sum.
 
-    For any optimizer: `take(share)` after each backward pass, `give()` before `optimizer.step()`. As long as every part is
+    For any optimizer: `take(share)` after each backward pass, `give()` before `optimizer.step()`,
+    and `zero_grad()` after it. As long as every part is
     computed alike, results are identical however the parts are shared out among processes.
     """
 

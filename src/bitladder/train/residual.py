@@ -19,7 +19,9 @@ from bitladder.train.words import ROUNDINGS, Word, rounded
 Tensor = Any
 
 
-def tune(gradient: Tensor, unit: Tensor | float, *, top: int, rounding: str = "rne", seed: tuple[int, ...] = ()) -> tuple[Tensor, int]:
+def tune(
+    gradient: Tensor, unit: Tensor | float, *, top: int, rounding: str = "rne", seed: tuple[int, ...] = ()
+) -> tuple[Tensor, int]:
     """A gradient in the residual's digits, int64, and how many elements were beyond +-`top` and cut off there.
 
     >>> tune(torch.tensor([0.05, 0.03, -0.002]), 2**-10, top=2**15)[0].tolist()
@@ -146,7 +148,10 @@ class Residual(torch.optim.Optimizer):  # type: ignore[misc]  # torch is not fol
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a step changes; also between the gradients of one step."""
-        kept = [(self.words[p].state(), self.sums[p].clone(), self.speed[p].clone() if p in self.speed else None) for p in self.words]
+        kept = [
+            (self.words[p].state(), self.sums[p].clone(), self.speed[p].clone() if p in self.speed else None)
+            for p in self.words
+        ]
         groups = [{k: v for k, v in g.items() if k != "params"} for g in self.param_groups]
         return {"words": kept, "steps": self.steps, "taken": self.taken, "groups": groups}
 

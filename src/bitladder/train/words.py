@@ -61,7 +61,9 @@ class Word:
         """The word nearest to `x`: `form` is a signed `fixedB` or `intB`, its steps fitted to cover all of `x`."""
         fmt = parse(form)
         if not isinstance(fmt, (Fixed, Int)) or fmt.unsigned or fmt.group:
-            raise ValueError(f"train: weights learn in fixedB or intB, per tensor or channel, got {form!r}; choose one of those")
+            raise ValueError(
+                f"train: weights learn in fixedB or intB, per tensor or channel, got {form!r}; choose one of those"
+            )
         if wide not in KINDS or not 0 <= finer < wide:
             raise ValueError(f"train: wide must be 8, 16 or 32 and finer 0 to wide - 1, got wide {wide}, finer {finer}")
         values = x.detach().cpu().float()
@@ -72,9 +74,7 @@ class Word:
         codes = nearest(fine, finer).clip(low, high)
         most = (1 << finer) - 1
         rest = (fine - (codes << finer)).clip(-most, most)
-        return cls(
-            fmt.bits, codes.to(smallest(fmt.bits)).to(x.device), rest.to(smallest(wide)).to(x.device), step, finer
-        )
+        return cls(fmt.bits, codes.to(smallest(fmt.bits)).to(x.device), rest.to(smallest(wide)).to(x.device), step, finer)
 
     def value(self) -> Tensor:
         """What the network computes with."""
@@ -131,7 +131,9 @@ class Word:
         for f in fields(self):
             now, then = getattr(self, f.name), kept[f.name]
             if f.name in TENSORS and (now.shape != then.shape or now.dtype != then.dtype):
-                raise ValueError(f"train: kept {f.name} must be {now.dtype} {tuple(now.shape)}, got {then.dtype} {tuple(then.shape)}")
+                raise ValueError(
+                    f"train: kept {f.name} must be {now.dtype} {tuple(now.shape)}, got {then.dtype} {tuple(then.shape)}"
+                )
             setattr(self, f.name, then.clone().to(now.device) if f.name in TENSORS else then)
 
 
