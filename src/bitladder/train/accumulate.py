@@ -33,6 +33,8 @@ class Accumulated(torch.optim.Optimizer):  # type: ignore[misc]  # torch is not 
     weights' own steps double once codes are full. Off, the exact total is kept but for what is counted as clipped or lost.
     """
 
+    param_groups: list[dict[str, Any]]
+
     def __init__(
         self,
         params: Iterable[Any],

@@ -163,8 +163,8 @@ def arrays(layers: list[Layer], rule: Rule) -> dict[str, np.ndarray]:
 
 def restored(held: dict[str, np.ndarray]) -> list[Layer]:
     """The layers that `arrays` kept."""
-    count = len([name for name in held if name.endswith("/codes")])
-    return [
-        Layer(*(held[f"{i}/{part}"].astype(np.int64) for part in ("codes", "rest", "speed")), int(held[f"{i}/shift"]))
-        for i in range(count)
-    ]
+    layers = []
+    for i in range(sum(name.endswith("/codes") for name in held)):
+        codes, rest, speed = (held[f"{i}/{part}"].astype(np.int64) for part in ("codes", "rest", "speed"))
+        layers.append(Layer(codes, rest, speed, int(held[f"{i}/shift"])))
+    return layers
