@@ -21,11 +21,12 @@ from bench.options import tell
 from bench.resnet import ResNet
 from bench.result import Figure, Row
 from bench.work import FOLDER, Work
+from bitladder.train import integers
 from bitladder.train.accumulate import Accumulated
 from bitladder.train.residual import Residual
 from bitladder.train.words import by_shape
 
-RATE, MOMENTUM, DECAY, BATCH = 0.1, 0.9, 5e-4, 128
+RATE, MOMENTUM, DECAY, BATCH = 0.01, 0.9, 5e-4, 128
 PEER = "float SGD"
 BAR, GAP = 0.3, 5.0  # points
 
@@ -40,28 +41,30 @@ class Size:
     test: int
 
 
+DIGITS = {"rate": 0.005, "epochs": 12, "batch": 32, "seeds": 5}  # a perceptron on scikit-learn's digits, in seconds
 QUICK, FULL = Size(10_000, 1, (0,), 2_000), Size(None, 8, (0, 1), 10_000)
 
 
-def in_floats(net: Any) -> Any:
-    return torch.optim.SGD(net.parameters(), RATE, MOMENTUM, weight_decay=DECAY)
+def in_floats(net: Any, rate: float) -> Any:
+    return torch.optim.SGD(net.parameters(), rate, MOMENTUM, weight_decay=DECAY)
 
 
-def accumulated(net: Any, **options: Any) -> Any:
-    return Accumulated(by_shape(net), torch.optim.SGD, lr=RATE, momentum=MOMENTUM, weight_decay=DECAY, **options)
+def accumulated(net: Any, rate: float) -> Any:
+    return Accumulated(by_shape(net), torch.optim.SGD, lr=rate, momentum=MOMENTUM, weight_decay=DECAY)
 
 
-def residual(net: Any) -> Any:
-    return Residual(by_shape(net), RATE, momentum=MOMENTUM, weight_decay=DECAY)
+def residual(net: Any, rate: float) -> Any:
+    return Residual(by_shape(net), rate, momentum=MOMENTUM, weight_decay=DECAY)
 
 
-def bare(net: Any) -> Any:
+def bare(net: Any, rate: float) -> Any:
     """Steps rounded to whole codes, nothing kept; biases and norms learn as floats, so that only the weights differ."""
-    sgd = {"lr": RATE, "momentum": MOMENTUM, "weight_decay": DECAY}
+    sgd = {"lr": rate, "momentum": MOMENTUM, "weight_decay": DECAY}
     return Accumulated(by_shape(net, rest=None), torch.optim.SGD, finer=0, follow=False, **sgd)
 
 
-METHODS: dict[str, Callable[[Any], Any]] = {
+Method = Callable[[Any, float], Any]  # (network, rate) -> optimizer
+METHODS: dict[str, Method] = {
     PEER: in_floats,
     "8-bit weights, 16-bit accumulators": accumulated,
     "8-bit weights, 15-bit residuals": residual,
@@ -79,14 +82,15 @@ def rows(data: Path, quick: bool) -> list[Row]:
                               for seed in size.seeds])
         for name, make in METHODS.items()
     }  # fmt: skip
-    return [row(name, hits[name], hits[PEER]) for name in METHODS if name != PEER]
+    task = "ResNet-20 from scratch"
+    return [row(task, name, hits[name], hits[PEER]) for name in METHODS if name != PEER] + digits_rows()
 
 
-def row(name: str, ours: np.ndarray, peer: np.ndarray) -> Row:
+def row(task: str, name: str, ours: np.ndarray, peer: np.ndarray) -> Row:
     """One comparison; the interval is that of paired answers to the same images."""
     difference = ours.astype(np.float64) - peer
     spread = 100 * 1.96 * float(difference.std()) / math.sqrt(len(difference))
-    return Row.of(f"ResNet-20 from scratch: {name}, top-1 %", 100 * float(ours.mean()), 100 * float(peer.mean()), PEER, spread)
+    return Row.of(f"{task}: {name}, top-1 %", 100 * float(ours.mean()), 100 * float(peer.mean()), PEER, spread)
 
 
 def figures(found: list[Row]) -> Mapping[str, Figure]:
@@ -98,6 +102,40 @@ def figures(found: list[Row]) -> Mapping[str, Figure]:
         "updates: points lost with residuals": Figure.at_most(lost[1], BAR, best[1]),
         "updates: points lost without a memory": Figure.at_least(lost[2], GAP),
     }
+
+
+def digits_rows() -> list[Row]:
+    """The same methods on small images of digits, and training in integers alone: five seeds, the same rate for all."""
+    from sklearn.datasets import load_digits
+
+    held = load_digits()
+    learning = np.arange(len(held.target)) % 5 != 0
+    x, y = torch.tensor(held.data / 16, dtype=torch.float32), torch.tensor(held.target)
+    seeds = range(int(DIGITS["seeds"]))
+
+    def hits(make: Method, seed: int) -> np.ndarray:
+        torch.manual_seed(seed)
+        net = torch.nn.Sequential(torch.nn.Linear(64, 48), torch.nn.ReLU(), torch.nn.Linear(48, 10))
+        optimizer = make(net, DIGITS["rate"])
+        for epoch in range(int(DIGITS["epochs"])):
+            for rows in integers.batches(int(learning.sum()), int(DIGITS["batch"]), epoch, seed):
+                optimizer.zero_grad()
+                F.cross_entropy(net(x[learning][rows]), y[learning][rows]).backward()
+                optimizer.step()
+        with torch.no_grad():
+            return (net(x[~learning]).argmax(1) == y[~learning]).numpy()
+
+    def whole(keep: str, seed: int) -> np.ndarray:
+        pixels, rule = (held.data * 7).astype(np.int64), integers.Rule(keep)
+        layers = integers.network((64, 48, 10), seed)
+        epochs = range(int(DIGITS["epochs"]))
+        integers.train(layers, pixels[learning], held.target[learning], rule, epochs=epochs, seed=seed)
+        return integers.classes(layers, pixels[~learning], rule) == held.target[~learning]
+
+    found = {name: np.concatenate([hits(make, seed) for seed in seeds]) for name, make in METHODS.items()}
+    for keep in ("accumulator", "residual"):
+        found[f"integers alone, {keep}s"] = np.concatenate([whole(keep, seed) for seed in seeds])
+    return [row("perceptron on digits", name, ours, found[PEER]) for name, ours in found.items() if name != PEER]
 
 
 def splits(data: Path, size: Size) -> tuple[cifar.Split, cifar.Split]:
@@ -116,11 +154,11 @@ def splits(data: Path, size: Size) -> tuple[cifar.Split, cifar.Split]:
     return cifar.read(train, learning), cifar.read(test, lambda n: np.linspace(0, n - 1, size.test).round().astype(int))
 
 
-def trained(make: Callable[[Any], Any], name: str, learn: cifar.Split, test: cifar.Split, size: Size, seed: int) -> np.ndarray:
+def trained(make: Method, name: str, learn: cifar.Split, test: cifar.Split, size: Size, seed: int) -> np.ndarray:
     """Which test images the network trained by one method gets right."""
     torch.manual_seed(seed)
     net = ResNet(3)
-    optimizer = make(net)
+    optimizer = make(net, RATE)
     path = FOLDER / "train_updates" / f"{name.replace(' ', '_')}_{seed}_{size.images}_{size.epochs}.pt"
     done = resume(path, net, optimizer)
     total, step = size.epochs * (len(learn) // BATCH), done * (len(learn) // BATCH)
@@ -135,7 +173,7 @@ def trained(make: Callable[[Any], Any], name: str, learn: cifar.Split, test: cif
             optimizer.step()
             step += 1
             if step % 50 == 0:
-                tell(f"{name}, seed {seed}: step {step} of {total}, loss {float(loss):.3f}")
+                tell(f"{name}, seed {seed}: step {step} of {total}, loss {loss.item():.3f}")
         keep(path, net, optimizer, epoch + 1)
     path.unlink(missing_ok=True)
     return right(net.eval(), test)

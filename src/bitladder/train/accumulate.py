@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from bitladder.train.carry import settle
-from bitladder.train.floats import FloatWord, Minifloat
-from bitladder.train.words import ROUNDINGS, Word, rounded
+from bitladder.train.floats import FloatWord, FloatWords, Minifloat
+from bitladder.train.words import ROUNDINGS, Word, Words, rounded, run
 
 Tensor = Any
 QUIET = 2  # rests below 2^-QUIET of their range ...
@@ -59,12 +59,10 @@ class Accumulated(torch.optim.Optimizer):  # type: ignore[misc]  # torch is not 
         super().__init__(self.inner.param_groups, ours)
         self.inner.param_groups = self.param_groups  # one list, so that schedulers of the rate reach the rule
         self.period, self.rounding, self.seed, self.steps = period, rounding, seed, 0
-        self.words: dict[Tensor, Word | FloatWord] = {}
+        self.runs = [run_of(group) for group in self.param_groups]
         with torch.no_grad():
-            for group in self.param_groups:
-                for p in group["params"] if group["format"] is not None else ():
-                    self.words[p] = word(p, group)
-                    p.copy_(self.words[p].value())
+            for p, word in self.words.items():
+                p.copy_(word.value())
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -72,83 +70,95 @@ class Accumulated(torch.optim.Optimizer):  # type: ignore[misc]  # torch is not 
         loss = self.inner.step(closure)
         self.steps += 1
         due = self.steps % self.period == 0
-        groups = [(p, group) for group in self.param_groups for p in group["params"] if p in self.words]
-        for place, (p, group) in enumerate(groups):
-            held = self.words[p]
-            wish = p.double() - held.value().double()
-            if isinstance(held, Word):
-                gather(held, rounded(wish / held.unit(), self.rounding, (self.seed, self.steps, place)), group, due)
-            else:
-                held.gather(wish, due)
-            p.copy_(held.value())
+        for place, (group, held) in enumerate(zip(self.param_groups, self.runs, strict=True)):
+            if isinstance(held, Words):
+                self.gather(held, group, due, place)
+            elif held is not None:
+                held.gather(group["params"], due)
         return loss
+
+    def gather(self, held: Words, group: Mapping[str, Any], due: bool, place: int) -> None:
+        """What the rule made of the parameters goes to their accumulators; when due, what is due goes on to the codes."""
+        codes = held.codes()
+        wish = run(group["params"]).double() - codes * held.step.double()
+        memory = held.rest() + rounded(wish / held.unit(), self.rounding, (self.seed, self.steps, place))
+        clipped = [0] * len(held.words)
+        if due:
+            codes, memory, moved, full = settle(codes, memory, finer=held.finer, bits=held.bits, n=group["n_update"])
+            clipped = held.count(full)
+            held.updates += int(moved.count_nonzero())
+            held.clipped += sum(clipped)
+        lost = held.put(codes, memory)
+        if group["follow"] and sum(
+            [adjust(*of, group["n_update"]) for of in zip(held.words, clipped, lost, strict=True)],
+        ):
+            held.measure()
+        torch._foreach_copy_(group["params"], held.parts(held.codes() * held.step))
+
+    @property
+    def words(self) -> dict[Tensor, Word | FloatWord]:
+        """The word of each parameter that has one."""
+        found: dict[Tensor, Word | FloatWord] = {}
+        for group, held in zip(self.param_groups, self.runs, strict=True):
+            if held is not None:
+                found |= dict(zip(group["params"], held.words, strict=True))
+        return found
 
     def counters(self) -> dict[str, int]:
         """Over all weights: codes changed, codes that would have left their format, accumulators that overflowed."""
-        return {name: sum(getattr(held, name) for held in self.words.values()) for name in ("updates", "clipped", "lost")}
+        return {name: sum(getattr(held, name) for held in self.runs if held) for name in ("updates", "clipped", "lost")}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a step changes: the rule's state, the weights and the accumulators."""
         rule = self.inner.state_dict()
         rule["param_groups"] = [{k: v for k, v in group.items() if k not in OURS} for group in rule["param_groups"]]
-        return {"rule": rule, "words": [held.state() for held in self.words.values()], "steps": self.steps}
+        return {"rule": rule, "runs": [held and held.state() for held in self.runs], "steps": self.steps}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from there; the parameters become what the kept weights say."""
-        if len(state_dict["words"]) != len(self.words):
-            raise ValueError(
-                f"Accumulated: the state must be of {len(self.words)} tensors, got {len(state_dict['words'])}; "
-                "make the optimizer with the same groups"
-            )
         ours = [{k: group[k] for k in OURS} for group in self.param_groups]
         self.inner.load_state_dict(state_dict["rule"])
         self.param_groups, self.steps = self.inner.param_groups, int(state_dict["steps"])
-        for group, own in zip(self.param_groups, ours, strict=True):
+        for group, own, held, kept in zip(self.param_groups, ours, self.runs, state_dict["runs"], strict=True):
             group.update(own)
-        with torch.no_grad():
-            for (p, held), kept in zip(self.words.items(), state_dict["words"], strict=True):
+            if held is not None:
                 held.restore(kept)
-                p.copy_(held.value())
+                with torch.no_grad():
+                    torch._foreach_copy_(group["params"], [word.value() for word in held.words])
 
 
-def word(p: Tensor, group: Mapping[str, Any]) -> Word | FloatWord:
-    """A parameter as the word its group asks for."""
-    if isinstance(group["format"], Minifloat):
-        return FloatWord.of(p, group["format"])
-    held = Word.of(p, group["format"], finer=group["finer"], wide=group["wide"])
-    n = group["n_update"]
-    if not 0 <= n < held.bits - 1 or (1 << (held.finer + n)) - 1 > held.most():
+def run_of(group: Mapping[str, Any]) -> Words | FloatWords | None:
+    """The words of a group of parameters; None where they stay floats."""
+    form, n, params = group["format"], group["n_update"], group["params"]
+    if form is None:
+        return None
+    if isinstance(form, Minifloat):
+        return FloatWords([FloatWord.of(p, form) for p in params])
+    words = [Word.of(p, form, finer=group["finer"], wide=group["wide"]) for p in params]
+    if not 0 <= n < words[0].bits - 1 or not words[0].fits(group["finer"] + n):
         raise ValueError(
-            f"Accumulated: n_update must be 0 to {held.bits - 2} and finer + n_update below {group['wide']}, "
-            f"got n_update {n}, finer {held.finer}"
+            f"Accumulated: n_update must be 0 to {words[0].bits - 2} and finer + n_update below {group['wide']}, "
+            f"got n_update {n}, finer {group['finer']}"
         )
-    return held
+    return Words(words)
 
 
-def gather(held: Word, units: Tensor, group: Mapping[str, Any], due: bool) -> None:
-    """Add fine units to a word's accumulator; when due, move what is due to its codes."""
-    codes, memory = held.codes.long(), held.rest.long() + units
-    lost, clipped = held.lost, held.clipped
-    if due:
-        codes, memory, moved, full = settle(codes, memory, finer=held.finer, bits=held.bits, n=group["n_update"])
-        held.updates += int(moved.count_nonzero())
-        held.clipped += int(full.sum())
-    held.put(codes, memory)
-    if group["follow"] and held.finer > 0:
-        adjust(held, group["n_update"], held.too_full(held.clipped - clipped), held.lost > lost)
+def adjust(held: Word, clipped: int, lost: int, n: int) -> bool:
+    """Move binary points: of the weights when codes are full, of the accumulator when it overflowed or was long small.
 
-
-def adjust(held: Word, n: int, full: bool, overflowed: bool) -> None:
-    """Move binary points: of the weights when codes are full, of the accumulator when it overflowed or was long small."""
-    if full:
-        held.coarser()
-        while (1 << (held.finer + n)) - 1 > held.most():
-            held.point(-1)
-        return
-    if overflowed:
+    Whether one has moved is the answer.
+    """
+    if held.too_full(clipped) and held.finer > 0:
+        held.coarser(n)
+        return True
+    if lost and held.finer > 0:
         held.point(-1)
-        return
+        return True
+    if not held.fits(held.finer + n + 1) or held.finer == 0:
+        return False
     largest = int(held.rest.long().abs().max()) if held.rest.numel() else 0
     held.calm = held.calm + 1 if largest < (held.most() + 1) >> QUIET else 0
-    if held.calm >= PATIENCE and (2 << (held.finer + n)) - 1 <= held.most():
+    if held.calm >= PATIENCE:
         held.point(1)
+        return True
+    return False

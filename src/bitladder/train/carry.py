@@ -6,11 +6,15 @@ of this is integer arithmetic on int64 numpy arrays or torch tensors alike; noth
 
 from __future__ import annotations
 
+from typing import Any
+
 from bitladder.formats.tensor import Array, ns
 from bitladder.formats.uniform import code_span
 
+Digits = Any  # an int, or integers, one for each element
 
-def toward_zero(x: Array, bits: int) -> Array:
+
+def toward_zero(x: Array, bits: Digits) -> Array:
     """x / 2^bits without its fraction.
 
     >>> import numpy as np
@@ -21,17 +25,18 @@ def toward_zero(x: Array, bits: int) -> Array:
     return (x + (sign & ((1 << bits) - 1))) >> bits
 
 
-def nearest(x: Array, bits: int) -> Array:
+def nearest(x: Array, bits: Digits) -> Array:
     """x / 2^bits, half to even.
 
     >>> import numpy as np
     >>> nearest(np.array([-6, -2, 2, 3, 6]), 2)
     array([-2,  0,  0,  1,  2])
     """
-    return x if bits == 0 else (x + ((1 << (bits - 1)) - 1) + ((x >> bits) & 1)) >> bits
+    half = (1 << bits) >> 1
+    return (x + half - (1 - ((x >> bits) & 1)) * (half > 0)) >> bits
 
 
-def settle(codes: Array, memory: Array, *, finer: int, bits: int = 8, n: int = 0) -> tuple[Array, Array, Array, Array]:
+def settle(codes: Array, memory: Array, *, finer: Digits, bits: int = 8, n: int = 0) -> tuple[Array, Array, Array, Array]:
     """S4: the multiples of each code's n-th bit that its memory has gathered go to the code.
 
     The answer is codes, memory, how far each code moved, and where it would have left its `bits`. The multiple is taken
@@ -47,7 +52,7 @@ def settle(codes: Array, memory: Array, *, finer: int, bits: int = 8, n: int = 0
 
 
 def carry(
-    codes: Array, rest: Array, sums: Array, *, finer: int, bits: int = 8, aligned: bool = False
+    codes: Array, rest: Array, sums: Array, *, finer: Digits, bits: int = 8, aligned: bool = False
 ) -> tuple[Array, Array, Array]:
     """S5: the code's digits of code, rest and the sum of the gradients together, the digits below, and where codes clipped.
 
@@ -62,10 +67,10 @@ def carry(
     wanted = toward_zero(total, finer) if aligned else total >> finer
     made = wanted.clip(low, high)
     most = (1 << finer) - 1
-    return made, (total - (made << finer)).clip(-most if aligned else 0, most), made != wanted
+    return made, (total - (made << finer)).clip(-most if aligned else 0 * most, most), made != wanted
 
 
-def deployed(codes: Array, rest: Array, *, finer: int, bits: int = 8) -> Array:
+def deployed(codes: Array, rest: Array, *, finer: Digits, bits: int = 8) -> Array:
     """The codes to ship: the totals at the nearest code, since a floor alone is half a step low on average."""
     return nearest((codes << finer) + rest, finer).clip(*code_span(bits, False))
 

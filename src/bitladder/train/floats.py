@@ -115,3 +115,29 @@ class FloatWord:
         """Become what was kept."""
         for name, x in kept.items():
             setattr(self, name, x.clone() if name in ("codes", "rest") else x)
+
+
+@dataclass
+class FloatWords:
+    """The words of a group of parameters."""
+
+    words: list[FloatWord]
+
+    updates = property(lambda self: sum(word.updates for word in self.words))
+    clipped = property(lambda self: sum(word.clipped for word in self.words))
+    lost = property(lambda self: sum(word.lost for word in self.words))
+
+    def gather(self, params: list[Tensor], due: bool) -> None:
+        """What the rule made of the parameters goes to their accumulators and, when due, on to the weights."""
+        for p, word in zip(params, self.words, strict=True):
+            word.gather(p.double() - word.value().double(), due)
+            p.copy_(word.value())
+
+    def state(self) -> dict[str, Any]:
+        """Everything, to be kept."""
+        return {"words": [word.state() for word in self.words]}
+
+    def restore(self, kept: Mapping[str, Any]) -> None:
+        """Become what was kept."""
+        for word, then in zip(self.words, kept["words"], strict=True):
+            word.restore(then)

@@ -22,6 +22,7 @@ POWERS = np.array([32768, 31379, 30048, 28774, 27554, 26386, 25268, 24196,
                    23170, 22188, 21247, 20347, 19484, 18658, 17867, 17109], np.int64)  # fmt: skip
 ONE = 1 << 12  # a probability of 1
 TOP = 127  # of activations
+KEEPS = ("accumulator", "residual")
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,12 @@ class Rule:
     finer: int = 12
     rate: int = 8
     momentum: int = 7
+
+    def __post_init__(self) -> None:
+        if self.keep not in KEEPS or not 2 <= self.bits <= 16 or not 0 <= self.finer <= 15 or not 0 <= self.momentum < 8:
+            raise ValueError(
+                f"integers: keep must be one of {', '.join(KEEPS)}, bits 2 to 16, finer 0 to 15, momentum 0 to 7, got {self}"
+            )
 
 
 @dataclass

@@ -14,13 +14,13 @@ import torch
 
 from bitladder.train.carry import carry, deployed, guard_bits
 from bitladder.train.group import Group
-from bitladder.train.words import ROUNDINGS, Word, rounded
+from bitladder.train.words import ROUNDINGS, Word, Words, rounded, run
 
 Tensor = Any
 
 
 def tune(
-    gradient: Tensor, unit: Tensor | float, *, top: int, rounding: str = "rne", seed: tuple[int, ...] = ()
+    gradient: Tensor, unit: Tensor | float, *, top: Tensor | int, rounding: str = "rne", seed: tuple[int, ...] = ()
 ) -> tuple[Tensor, int]:
     """A gradient in the residual's digits, int64, and how many elements were beyond +-`top` and cut off there.
 
@@ -65,22 +65,19 @@ class Residual(torch.optim.Optimizer):  # type: ignore[misc]  # torch is not fol
         self.rounding, self.aligned, self.seed = rounding, aligned, seed
         self.group = group or Group()
         self.steps, self.taken = 0, 0
-        self.words: dict[Tensor, Word] = {}
-        self.sums: dict[Tensor, Tensor] = {}
-        self.speed: dict[Tensor, Tensor] = {}
-        with torch.no_grad():
-            for options in self.param_groups:
-                for p in options["params"]:
-                    self.words[p] = Word.of(p, options["format"], finer=options["finer"], wide=options["wide"])
-                    self.sums[p] = torch.zeros(p.shape, dtype=torch.int64, device=p.device)
-                    if options["momentum"]:
-                        self.speed[p] = torch.zeros_like(self.sums[p])
-                    p.copy_(self.seen(p))
+        self.runs = [
+            Words([Word.of(p, g["format"], finer=g["finer"], wide=g["wide"]) for p in g["params"]]) for g in self.param_groups
+        ]
+        self.sums = [torch.zeros_like(held.finer) for held in self.runs]
+        self.speed = [torch.zeros_like(held.finer) for held in self.runs]
+        self.show()
 
-    def seen(self, p: Tensor) -> Tensor:
-        """What the network computes with in place of a parameter: the nearest code, not the one below."""
-        held = self.words[p]
-        return deployed(held.codes.long(), held.rest.long(), finer=held.finer, bits=held.bits) * held.step
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def show(self) -> None:
+        """Parameters become what the network computes with: the nearest codes, not those below."""
+        for options, held in zip(self.param_groups, self.runs, strict=True):
+            seen = deployed(held.codes(), held.rest(), finer=held.finer, bits=held.bits)
+            torch._foreach_copy_(options["params"], held.parts(seen * held.step))
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def take(self, share: float = 1.0, number: int | None = None) -> None:
@@ -89,19 +86,14 @@ class Residual(torch.optim.Optimizer):  # type: ignore[misc]  # torch is not fol
         number: which gradient of the step this is; only stochastic rounding asks, and only where processes share a batch.
         """
         number = self.taken if number is None else number
-        place = -1
-        for options in self.param_groups:
+        for place, (options, held, sums) in enumerate(zip(self.param_groups, self.runs, self.sums, strict=True)):
+            gradient = run([torch.zeros_like(p) if p.grad is None else p.grad for p in options["params"]])
+            step = gradient.double() * (-options["lr"] * share)
+            top = 1 << (held.finer + held.bits)
+            tuned, cut = tune(step, held.unit(), top=top, rounding=self.rounding, seed=(self.seed, self.steps, number, place))
+            sums += tuned
+            held.lost += cut
             for p in options["params"]:
-                place += 1
-                if p.grad is None:
-                    continue
-                held = self.words[p]
-                top = 1 << (held.finer + held.bits)
-                seed = (self.seed, self.steps, number, place)
-                step = p.grad.double() * (-options["lr"] * share)
-                tuned, cut = tune(step, held.unit(), top=top, rounding=self.rounding, seed=seed)
-                self.sums[p] += tuned
-                held.lost += cut
                 p.grad = None
         self.taken += 1
 
@@ -112,72 +104,72 @@ class Residual(torch.optim.Optimizer):  # type: ignore[misc]  # torch is not fol
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if any(p.grad is not None for p in self.words):
+        if any(p.grad is not None for options in self.param_groups for p in options["params"]):
             self.take()
-        for options in self.param_groups:
-            for p in options["params"]:
-                self.update(p, self.group.add(self.sums[p]), options)
-                self.sums[p].zero_()
+        for options, held, sums, speed in zip(self.param_groups, self.runs, self.sums, self.speed, strict=True):
+            update(held, self.group.add(sums), speed, options, self.aligned)
+            sums.zero_()
+        self.show()
         self.steps, self.taken = self.steps + 1, 0
         return loss
 
-    def update(self, p: Tensor, sums: Tensor, options: Mapping[str, Any]) -> None:
-        """The one integer pass: weight decay and momentum, then weight, residual and sum are added and parted again."""
-        held = self.words[p]
-        codes, rest = held.codes.long(), held.rest.long()
-        if options["weight_decay"]:
-            sums = sums - rounded(held.totals().double() * (options["lr"] * options["weight_decay"]))
-        if p in self.speed:
-            sums = self.speed[p] = rounded(self.speed[p].double() * options["momentum"]) + sums
-        made, left, full = carry(codes, rest, sums, finer=held.finer, bits=held.bits, aligned=self.aligned)
-        cut = int(full.sum())
-        held.updates += int((made != codes).sum())
-        held.clipped += cut
-        held.put(made, left)
-        if options["follow"] and held.too_full(cut):
-            coarser(held, self.speed.get(p))
-        p.copy_(self.seen(p))
+    @property
+    def words(self) -> dict[Tensor, Word]:
+        """The word of each parameter."""
+        pairs = zip(self.param_groups, self.runs, strict=True)
+        return {p: word for options, held in pairs for p, word in zip(options["params"], held.words, strict=True)}
 
     def adder_bits(self, gradients: int) -> int:
         """The widest sum of so many gradients: digits of code and residual, a sign, and guard bits."""
-        return max(held.finer + held.bits for held in self.words.values()) + 1 + guard_bits(gradients)
+        return max(int(held.finer.max()) + held.bits for held in self.runs) + 1 + guard_bits(gradients)
 
     def counters(self) -> dict[str, int]:
         """Over all weights: codes changed, codes that would have left their format, elements of gradients cut off."""
-        return {name: sum(getattr(held, name) for held in self.words.values()) for name in ("updates", "clipped", "lost")}
+        return {name: sum(getattr(held, name) for held in self.runs) for name in ("updates", "clipped", "lost")}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a step changes; also between the gradients of one step."""
-        kept = [
-            (self.words[p].state(), self.sums[p].clone(), self.speed[p].clone() if p in self.speed else None)
-            for p in self.words
-        ]
         groups = [{k: v for k, v in g.items() if k != "params"} for g in self.param_groups]
-        return {"words": kept, "steps": self.steps, "taken": self.taken, "groups": groups}
+        kept = {name: [x.clone() for x in held] for name, held in (("sums", self.sums), ("speed", self.speed))}
+        runs = [held.state() for held in self.runs]
+        return {"runs": runs, "steps": self.steps, "taken": self.taken, "groups": groups, **kept}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from there; the parameters become what the kept weights say."""
-        if len(state_dict["words"]) != len(self.words):
-            raise ValueError(
-                f"Residual: the state must be of {len(self.words)} tensors, got {len(state_dict['words'])}; "
-                "make the optimizer with the same groups"
-            )
-        self.steps, self.taken = state_dict["steps"], state_dict["taken"]
+        for held, kept in zip(self.runs, state_dict["runs"], strict=True):
+            held.restore(kept)
         for now, then in zip(self.param_groups, state_dict["groups"], strict=True):
             now.update(then)
-        with torch.no_grad():
-            for p, (word, sums, speed) in zip(self.words, state_dict["words"], strict=True):
-                self.words[p].restore(word)
-                self.sums[p].copy_(sums)
-                if speed is not None:
-                    self.speed[p] = speed.clone()
-                p.copy_(self.seen(p))
+        for name in ("sums", "speed"):
+            for x, y in zip(getattr(self, name), state_dict[name], strict=True):
+                x.copy_(y)
+        self.steps, self.taken = state_dict["steps"], state_dict["taken"]
+        self.show()
 
 
-def coarser(held: Word, speed: Tensor | None) -> None:
+def update(held: Words, sums: Tensor, speed: Tensor, options: Mapping[str, Any], aligned: bool) -> None:
+    """The one integer pass: weight decay and momentum, then weight, residual and sum are added and parted again."""
+    codes, rest = held.codes(), held.rest()
+    if options["weight_decay"]:
+        totals = (codes << held.finer) + rest
+        sums = sums - rounded(totals.double() * (options["lr"] * options["weight_decay"]))
+    speed.copy_(rounded(speed.double() * options["momentum"]) + sums if options["momentum"] else sums)
+    made, left, full = carry(codes, rest, speed, finer=held.finer, bits=held.bits, aligned=aligned)
+    clipped = held.count(full)
+    held.updates += int((made != codes).sum())
+    held.clipped += sum(clipped)
+    held.put(made, left)
+    grown = [word.too_full(cut) for word, cut in zip(held.words, clipped, strict=True)]
+    if options["follow"] and any(grown):
+        for word, part, grows in zip(held.words, held.parts(speed), grown, strict=True):
+            if grows:
+                coarser(word, part)
+        held.measure()
+
+
+def coarser(held: Word, speed: Tensor) -> None:
     """Steps twice as large for a word whose codes are full, its momentum in the same units as its residual."""
-    unit = held.finer
+    before = held.finer
     held.coarser()
-    lost = unit + 1 - held.finer  # digits that the residual had no room for
-    if speed is not None and lost:
+    if lost := before + 1 - held.finer:  # digits that the residual had no room for
         speed.copy_(rounded(speed.double() * 2.0**-lost))

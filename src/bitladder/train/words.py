@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ ROUNDINGS = ("rne", "trunc", "stochastic")
 KINDS = {8: torch.int8, 16: torch.int16, 32: torch.int32}
 FULL = 256  # steps double when more than one in so many codes is cut off
 TENSORS = ("codes", "rest", "step")
+COUNTS = ("updates", "clipped", "lost", "written")
 
 
 def rounded(x: Tensor, rounding: str = "rne", seed: tuple[int, ...] = ()) -> Tensor:
@@ -40,8 +41,7 @@ def smallest(bits: int) -> torch.dtype:
 class Word:
     """One tensor: its value is `codes * step`, a unit of `rest` is `step / 2^finer`.
 
-    `updates` counts codes that changed, `clipped` those that would have left their format, `lost` rests that overflowed,
-    and `written` passes over the codes. `calm` counts checks in which the rests were small.
+    `calm` counts checks in which the rests were small, `moves` those of a binary point: each may round by half a unit.
     """
 
     bits: int
@@ -50,11 +50,7 @@ class Word:
     step: Tensor
     finer: int
     calm: int = 0
-    updates: int = 0
-    clipped: int = 0
-    lost: int = 0
-    written: int = 0
-    moves: int = field(default=0)  # of a binary point, each of which may round the rest by half a unit
+    moves: int = 0
 
     @classmethod
     def of(cls, x: Tensor, form: str, *, finer: int, wide: int) -> Word:
@@ -96,14 +92,6 @@ class Word:
         """Whether so many codes were cut off in one update that the step must grow: a few are better cut off for good."""
         return clipped * FULL > self.codes.numel()
 
-    def put(self, codes: Tensor, rest: Tensor) -> None:
-        """Take new codes and rests, rests that do not fit cut off and counted."""
-        kept = rest.clip(-self.most(), self.most())
-        self.lost += int((kept != rest).sum())
-        self.codes.copy_(codes)
-        self.rest.copy_(kept)
-        self.written += 1
-
     def point(self, by: int) -> None:
         """Move the rest's binary point: `by` more digits below the code's last, or fewer."""
         rest = self.rest.long()
@@ -111,9 +99,13 @@ class Word:
         self.finer, self.calm, self.moves = self.finer + by, 0, self.moves + 1
         self.rest.copy_(moved.clip(-self.most(), self.most()))
 
-    def coarser(self) -> None:
+    def fits(self, finer: int) -> bool:
+        """Whether a rest of so many digits can be stored."""
+        return (1 << finer) - 1 <= self.most()
+
+    def coarser(self, n: int = 0) -> None:
         """Steps twice as large, for codes that are full; totals stay, or round where the rest has no digit left."""
-        if (2 << self.finer) - 1 > self.most():
+        if not self.fits(self.finer + n + 1):
             self.point(-1)
         totals = self.totals()
         self.step, self.finer, self.moves = self.step * 2, self.finer + 1, self.moves + 1
@@ -135,6 +127,87 @@ class Word:
                     f"train: kept {f.name} must be {now.dtype} {tuple(now.shape)}, got {then.dtype} {tuple(then.shape)}"
                 )
             setattr(self, f.name, then.clone().to(now.device) if f.name in TENSORS else then)
+
+
+@dataclass
+class Words:
+    """Words of one format as one run of integers: an update is a few operations however many tensors there are.
+
+    `updates` counts codes that changed, `clipped` those that would have left their format, `lost` what was beyond the
+    integers it is stored in, and `written` the passes over the codes.
+    """
+
+    words: list[Word]
+    bits: int = 0
+    updates: int = 0
+    clipped: int = 0
+    lost: int = 0
+    written: int = 0
+
+    def __post_init__(self) -> None:
+        self.bits = self.words[0].bits
+        self.sizes = [w.codes.numel() for w in self.words]
+        self.measure()
+
+    def measure(self) -> None:
+        """Digits and steps, one for each element: anew whenever a binary point has moved."""
+        digits = torch.tensor([w.finer for w in self.words], device=self.words[0].codes.device)
+        self.finer = digits.repeat_interleave(torch.tensor(self.sizes, device=digits.device))
+        self.step = run([w.step.expand(w.codes.shape) for w in self.words])
+
+    def unit(self) -> Tensor:
+        """What one of each rest is worth."""
+        return torch.ldexp(self.step.double(), -self.finer)
+
+    def codes(self) -> Tensor:
+        return run([w.codes for w in self.words]).long()
+
+    def rest(self) -> Tensor:
+        return run([w.rest for w in self.words]).long()
+
+    def parts(self, x: Tensor) -> list[Tensor]:
+        """A run cut into the tensors it is of, sharing memory."""
+        return [part.view(w.codes.shape) for part, w in zip(x.split(self.sizes), self.words, strict=True)]
+
+    def put(self, codes: Tensor, rest: Tensor) -> list[int]:
+        """Take new codes and rests. Rests that cannot be stored are cut off; how many of each word is the answer."""
+        most = self.words[0].most()
+        cut = rest.abs() > most
+        torch._foreach_copy_([w.codes for w in self.words], self.parts(codes))
+        torch._foreach_copy_([w.rest for w in self.words], self.parts(rest.clip(-most, most)))
+        self.written += 1
+        lost = self.count(cut)
+        self.lost += sum(lost)
+        return lost
+
+    def count(self, where: Tensor) -> list[int]:
+        """How many elements of each word are marked."""
+        if not bool(where.any()):
+            return [0] * len(self.words)
+        return [int(part.sum()) for part in self.parts(where)]
+
+    def state(self) -> dict[str, Any]:
+        """Everything, to be kept."""
+        counts = {name: getattr(self, name) for name in COUNTS}
+        return {"words": [w.state() for w in self.words], **counts}
+
+    def restore(self, kept: Mapping[str, Any]) -> None:
+        """Become what was kept."""
+        if len(kept["words"]) != len(self.words):
+            raise ValueError(
+                f"train: the state must be of {len(self.words)} tensors, got {len(kept['words'])}; "
+                "make the optimizer with the same groups"
+            )
+        for word, then in zip(self.words, kept["words"], strict=True):
+            word.restore(then)
+        for name in COUNTS:
+            setattr(self, name, kept[name])
+        self.measure()
+
+
+def run(tensors: list[Tensor]) -> Tensor:
+    """Tensors one after the other in one dimension."""
+    return torch.cat([x.reshape(-1) for x in tensors])
 
 
 def by_shape(module: Any, weights: str = "fixed8", rest: str | None = "fixed16/tensor") -> list[dict[str, Any]]:
