@@ -346,6 +346,17 @@ def test_the_residual_optimizer_is_its_integers():
         np.testing.assert_array_equal((p / held.step).detach(), codes)
 
 
+@pytest.mark.parametrize("form", ["fixed8", "fixed8/tensor", "int8", "int4", "fixed16/tensor"])
+def test_what_a_file_holds_is_what_was_trained(form):
+    """The stored tensor decodes to the parameter, to the bit, for weights and for the nearest codes of residuals."""
+    params = [torch.nn.Parameter(torch.tensor(rng.uniform(-0.5, 0.5, (6, 5, 3)), dtype=torch.float32))]
+    for optimizer, nearby in ((Accumulated(params, lr=0.1, format=form), False), (Residual(params, 0.1, format=form), True)):
+        given(optimizer, params, 5)
+        held = optimizer.words[params[0]].stored(nearest=nearby)
+        assert str(held.format) == form
+        np.testing.assert_array_equal(held.decode(), params[0].detach().numpy())
+
+
 def test_binary_points_follow():
     """Small accumulators gain a digit after enough checks, overflowing ones give one back, full codes double their step."""
     held = Word.of(torch.tensor([[0.5, -0.25, 0.1]]), "fixed8", finer=8, wide=16)

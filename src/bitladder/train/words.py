@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 import torch
 
-from bitladder.formats import Fixed, Int, fit, parse
+from bitladder.formats import Encoding, Fixed, Int, QTensor, fit, parse
+from bitladder.formats.tensor import store
 from bitladder.formats.uniform import code_span
-from bitladder.train.carry import nearest, toward_zero
+from bitladder.train.carry import deployed, toward_zero
+from bitladder.train.carry import nearest as to_nearest
 
 Tensor = Any
 ROUNDINGS = ("rne", "trunc", "stochastic")
@@ -44,6 +47,7 @@ class Word:
     `calm` counts checks in which the rests were small, `moves` those of a binary point: each may round by half a unit.
     """
 
+    form: str
     bits: int
     codes: Tensor
     rest: Tensor
@@ -67,14 +71,25 @@ class Word:
         step = torch.from_numpy(encoding.step(tuple(values.shape))).to(x.device)
         fine = (values.double() / step.cpu().double() * 2**finer).round().long()
         low, high = code_span(fmt.bits, False)
-        codes = nearest(fine, finer).clip(low, high)
+        codes = to_nearest(fine, finer).clip(low, high)
         most = (1 << finer) - 1
         rest = (fine - (codes << finer)).clip(-most, most)
-        return cls(fmt.bits, codes.to(smallest(fmt.bits)).to(x.device), rest.to(smallest(wide)).to(x.device), step, finer)
+        return cls(form, fmt.bits, codes.to(smallest(fmt.bits)).to(x.device), rest.to(smallest(wide)).to(x.device), step, finer)
 
     def value(self) -> Tensor:
         """What the network computes with."""
         return self.codes * self.step
+
+    def stored(self, *, nearest: bool = False) -> QTensor:
+        """What a file holds of the tensor: its codes in their format; `nearest` rounds residuals into them."""
+        fmt, codes = parse(self.form), self.codes.long()
+        assert fmt is not None
+        if nearest:
+            codes = deployed(codes, self.rest.long(), finer=self.finer, bits=self.bits)
+        axes = (0,) if self.step.ndim else ()
+        step = self.step.cpu().numpy().reshape([len(self.codes)] if axes else [])
+        params = {"fl": -np.log2(step)} if isinstance(fmt, Fixed) else {"scale": step, "zero_point": np.zeros_like(step)}
+        return QTensor(Encoding(fmt, params, axes), store(codes.cpu().numpy(), fmt))
 
     def unit(self) -> Tensor:
         """What one of `rest` is worth."""
@@ -95,7 +110,7 @@ class Word:
     def point(self, by: int) -> None:
         """Move the rest's binary point: `by` more digits below the code's last, or fewer."""
         rest = self.rest.long()
-        moved = rest << by if by > 0 else nearest(rest, -by)
+        moved = rest << by if by > 0 else to_nearest(rest, -by)
         self.finer, self.calm, self.moves = self.finer + by, 0, self.moves + 1
         self.rest.copy_(moved.clip(-self.most(), self.most()))
 
