@@ -7,6 +7,7 @@ from the same start. Each run keeps its state after every epoch, and goes on fro
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,7 @@ def rows(data: Path, quick: bool) -> list[Row]:
         for name, make in METHODS.items()
     }  # fmt: skip
     task = "ResNet-20 from scratch"
-    return [row(task, name, hits[name], hits[PEER]) for name in METHODS if name != PEER] + digits_rows()
+    return [row(task, name, hits[name], hits[PEER]) for name in METHODS if name != PEER] + digits_rows() + cost_rows()
 
 
 def row(task: str, name: str, ours: np.ndarray, peer: np.ndarray) -> Row:
@@ -136,6 +137,29 @@ def digits_rows() -> list[Row]:
     for keep in ("accumulator", "residual"):
         found[f"integers alone, {keep}s"] = np.concatenate([whole(keep, seed) for seed in seeds])
     return [row("perceptron on digits", name, ours, found[PEER]) for name, ours in found.items() if name != PEER]
+
+
+def cost_rows(steps: int = 20) -> list[Row]:
+    """Processor milliseconds of each method's step on ResNet-20, beside those of a forward and a backward pass."""
+    net = ResNet(3)
+    x = torch.randn(BATCH, 3, 32, 32)
+    passes = min(cost(lambda: net(x).sum().backward()) for _ in range(4))
+    found = []
+    for name, make in METHODS.items():
+        optimizer, took = make(net, 1e-6), []
+        for _ in range(steps):
+            for p in net.parameters():
+                p.grad = torch.full_like(p, 1e-3)
+            took.append(cost(optimizer.step))
+        found.append(Row.of(f"ResNet-20, one step: {name}, ms", min(took), passes, f"forward and backward, {BATCH} images"))
+    return found
+
+
+def cost(work: Callable[[], Any]) -> float:
+    """Milliseconds of processor time."""
+    began = time.process_time()
+    work()
+    return 1e3 * (time.process_time() - began)
 
 
 def splits(data: Path, size: Size) -> tuple[cifar.Split, cifar.Split]:
