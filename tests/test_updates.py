@@ -274,6 +274,7 @@ def test_the_optimizer_conserves_the_sum_of_its_steps(form):
     lambda m: Accumulated(by_shape(m), lr=0.05, momentum=0.9, weight_decay=1e-3),
     lambda m: Accumulated(by_shape(m, "int8"), torch.optim.Adam, lr=2e-3, period=3, rounding="stochastic"),
     lambda m: Accumulated(by_shape(m, Minifloat(), None), lr=0.05, momentum=0.9),
+    lambda m: Accumulated(by_shape(m), lr=0.05, momentum=0.9, nearest=True),
     lambda m: Residual(by_shape(m), 0.05, momentum=0.9, weight_decay=1e-3),
     lambda m: Residual(by_shape(m), 0.05, rounding="stochastic", aligned=True),
 ])  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from bitladder.train.carry import settle
+from bitladder.train.carry import deployed, settle
 from bitladder.train.floats import FloatWord, FloatWords, Minifloat
 from bitladder.train.words import ROUNDINGS, Word, Words, rounded, run
 
@@ -31,6 +31,8 @@ class Accumulated(torch.optim.Optimizer):  # type: ignore[misc]  # torch is not 
     n_update: bits above the last one from which on a weight changes. period: steps between updates of the weights.
     follow: accumulators gain a digit when they have been small for long, and give one back when they overflow; the
     weights' own steps double once codes are full. Off, the exact total is kept but for what is counted as clipped or lost.
+    nearest: the network sees the code nearest to weight and accumulator, half a code off at most, instead of the weight, which
+    lags by up to one; what is kept, and when it moves, stays the same.
     """
 
     param_groups: list[dict[str, Any]]
@@ -47,6 +49,7 @@ class Accumulated(torch.optim.Optimizer):  # type: ignore[misc]  # torch is not 
         period: int = 1,
         rounding: str = "rne",
         follow: bool = True,
+        nearest: bool = False,
         seed: int = 0,
         **options: Any,
     ):
@@ -59,10 +62,10 @@ class Accumulated(torch.optim.Optimizer):  # type: ignore[misc]  # torch is not 
         super().__init__(self.inner.param_groups, ours)
         self.inner.param_groups = self.param_groups  # one list, so that schedulers of the rate reach the rule
         self.period, self.rounding, self.seed, self.steps = period, rounding, seed, 0
+        self.nearest = nearest
         self.runs = [run_of(group) for group in self.param_groups]
         with torch.no_grad():
-            for p, word in self.words.items():
-                p.copy_(word.value())
+            self.show()
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -80,7 +83,7 @@ class Accumulated(torch.optim.Optimizer):  # type: ignore[misc]  # torch is not 
     def gather(self, held: Words, group: Mapping[str, Any], due: bool, place: int) -> None:
         """What the rule made of the parameters goes to their accumulators; when due, what is due goes on to the codes."""
         codes = held.codes()
-        wish = run(group["params"]).double() - codes * held.step.double()
+        wish = run(group["params"]).double() - self.seen(held) * held.step.double()
         memory = held.rest() + rounded(wish / held.unit(), self.rounding, (self.seed, self.steps, place))
         clipped = [0] * len(held.words)
         if due:
@@ -93,7 +96,19 @@ class Accumulated(torch.optim.Optimizer):  # type: ignore[misc]  # torch is not 
             [adjust(*of, group["n_update"]) for of in zip(held.words, clipped, lost, strict=True)],
         ):
             held.measure()
-        torch._foreach_copy_(group["params"], held.parts(held.codes() * held.step))
+        torch._foreach_copy_(group["params"], held.parts(self.seen(held) * held.step))
+
+    def seen(self, held: Words) -> Tensor:
+        """The codes that the network computes with."""
+        return deployed(held.codes(), held.rest(), finer=held.finer, bits=held.bits) if self.nearest else held.codes()
+
+    def show(self) -> None:
+        """Parameters become what the network sees."""
+        for group, held in zip(self.param_groups, self.runs, strict=True):
+            if isinstance(held, Words):
+                torch._foreach_copy_(group["params"], held.parts(self.seen(held) * held.step))
+            elif held is not None:
+                torch._foreach_copy_(group["params"], [word.value() for word in held.words])
 
     @property
     def words(self) -> dict[Tensor, Word | FloatWord]:
@@ -123,8 +138,8 @@ class Accumulated(torch.optim.Optimizer):  # type: ignore[misc]  # torch is not 
             group.update(own)
             if held is not None:
                 held.restore(kept)
-                with torch.no_grad():
-                    torch._foreach_copy_(group["params"], [word.value() for word in held.words])
+        with torch.no_grad():
+            self.show()
 
 
 def run_of(group: Mapping[str, Any]) -> Words | FloatWords | None:
