@@ -51,7 +51,9 @@ def in_floats(net: Any, rate: float) -> Any:
 
 
 def accumulated(net: Any, rate: float) -> Any:
-    return Accumulated(by_shape(net), torch.optim.SGD, lr=rate, momentum=MOMENTUM, weight_decay=DECAY)
+    """Seen at the nearest code: weights that lag by up to one learn more slowly in the first epochs."""
+    sgd = {"lr": rate, "momentum": MOMENTUM, "weight_decay": DECAY}
+    return Accumulated(by_shape(net), torch.optim.SGD, nearest=True, **sgd)
 
 
 def residual(net: Any, rate: float) -> Any:
