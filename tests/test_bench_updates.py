@@ -1,0 +1,58 @@
+"""The benchmark of integer weights: every run resumes to the bit, and figures say what was missed."""
+
+import numpy as np
+import pytest
+import torch
+
+from bench import cifar
+from bench import train_updates as updates
+from bench.result import Row
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def few(seed):
+    draw = np.random.default_rng(seed)
+    return cifar.Split(draw.standard_normal((16, 3, 32, 32)).astype(np.float32), draw.integers(0, 10, 16))
+
+
+@pytest.mark.parametrize("name", list(updates.METHODS)[:3])
+def test_an_interrupted_run_goes_on_to_the_same_answers(tmp_path, monkeypatch, name):
+    """Interrupted after the first epoch and started again, a run ends in the same network."""
+    monkeypatch.setattr(updates, "BATCH", 8)
+    monkeypatch.setattr(updates, "FOLDER", tmp_path)
+    made = []
+
+    def right(net, test):
+        made.append(torch.cat([p.detach().reshape(-1) for p in net.parameters()]))
+        return np.ones(len(test), bool)
+
+    monkeypatch.setattr(updates, "right", right)
+    size, method = updates.Size(16, 2, (0,), 16), updates.METHODS[name]
+    updates.trained(method, name, few(0), few(1), size, 0)
+    keep = updates.keep
+
+    def interrupted(*of):
+        keep(*of)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(updates, "keep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        updates.trained(method, name, few(0), few(1), size, 0)
+    monkeypatch.setattr(updates, "keep", keep)
+    updates.trained(method, name, few(0), few(1), size, 0)
+    assert torch.equal(*made)
+    assert not list(tmp_path.rglob("*.pt"))
+
+
+def test_figures_say_what_was_missed():
+    """A loss within 0.3 point, or within its interval, is met; without a memory five points must be lost."""
+    found = [Row.of("a", 80.0, 80.4, "float SGD", 0.2), Row.of("b", 79.0, 80.4, "float SGD", 0.2), Row.of("c", 70.0, 80.4)]
+    assert [f.met for f in updates.figures(found).values()] == [True, False, True]
+    assert updates.row("task", "name", np.array([1, 1, 0, 0]), np.array([1, 1, 1, 0])).ours == 50
