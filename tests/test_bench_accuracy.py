@@ -194,21 +194,21 @@ def test_rows_are_of_one_pair():
 
 
 def test_ours_is_chosen_on_the_choosing_images(tmp_path, monkeypatch):
-    """Not on the test images; a plan of one width has the whole bits that the mean leaves room for."""
+    """Not on the test images; a plan of one width has the whole bits that the mean leaves room for, a coded file the bytes."""
     asked = []
 
     def ran(self, said):
         asked.append(said.get("budget", said["plan"]))
-        mixed = "budget" in said
+        mixed = "avg_bits" in asked[-1]
         return np.array([8, 4, 1, 0.9 if mixed else 0.8, *([0, 0, 1] if mixed else [1, 1, 1])], float)
 
     monkeypatch.setattr(Ours, "ran", ran)
     data = Data((split(),), split(), split(), split(3))
     ours = Ours(Options(), 20, data, split(), split(3), Work(tmp_path, "x"))
-    assert ours.best(3.5).name == "mixed"
-    assert ours.best(3.5).hits.sum() == 1
-    assert asked == ["int3", "avg_bits=3.5"]
-    assert ours.best(8.0).name == "uniform"
+    assert ours.best(3.5, 1000).name == "mixed"
+    assert ours.best(3.5, 1000).hits.sum() == 1
+    assert asked == ["int3", "avg_bits=3.5", "1000B"]
+    assert ours.best(8.0, 1000).name == "uniform"
 
 
 def test_peers_are_told_apart():
