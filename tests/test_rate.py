@@ -292,7 +292,7 @@ def test_weights_that_are_no_numbers_are_named():
 
 def test_wrong_words(learned):
     net, x, _ = learned
-    with pytest.raises(ValueError, match="rounding must be one of nearest, feedback, rate, trellis, got 'up'"):
+    with pytest.raises(ValueError, match=r"rounding must be one of nearest, feedback, .*trellis, got 'up'"):
         bl.quantize(net, x[:32], rounding="up")
     with pytest.raises(ValueError, match="takes a budget or a max_drop, got a count"):
         bl.quantize(net, x[:32], rounding="rate", count=1)
@@ -419,7 +419,8 @@ def test_weights_follow_their_inputs():
     true = draw.normal(size=(1, 300, 9)).astype(np.float32)
     got = (true @ (np.eye(9) + 0.1 * draw.normal(size=(9, 9)))).astype(np.float32)
     moved, gram = followed(w, true, got)
-    np.testing.assert_allclose(gram[0], got[0].T @ got[0], rtol=1e-4)
+    exact = got[0].astype(np.float64).T @ got[0]
+    np.testing.assert_allclose(gram[0], exact, rtol=1e-4, atol=1e-5 * np.abs(exact).max())  # inputs count in 16 bits
     errors = [float(np.square(true[0] @ w.T - got[0] @ v.T).sum()) for v in (w, moved)]
     assert errors[1] < 0.35 * errors[0]
     assert (followed(w, true, true)[0] == w).all()

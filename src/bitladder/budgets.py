@@ -86,7 +86,7 @@ def in_ways(ways: Ways, found: Solution) -> dict[str, Format]:
 def in_formats(task: Task, formats: Mapping[str, Format]) -> Graph:
     """The finished network in some formats, with biases for every width."""
     most = max((f.bits for f in formats.values() if isinstance(f, Nested)), default=1)
-    return replace(task, formats=dict(formats)).network({}, tuple(range(2, most + 1)))
+    return replace(task, formats=dict(formats)).finished(Outcome({}, {}), dict(formats), tuple(range(2, most + 1)))[0]
 
 
 def check(task: Task) -> None:

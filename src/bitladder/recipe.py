@@ -203,9 +203,8 @@ def quantize(
     kept = batches.some(hard.correct)[0]
     samples = batches.some(within(hard.correct, kept, RUN_BYTES))[0]
     rounding = rounding or usual_rounding(hard)
-    searched = score is not None and (
-        max_drop is not None or any("loss" in CRITERIA[name].needs for name, _ in parts(criterion))
-    )
+    measured = max_drop is not None or any("loss" in CRITERIA[name].needs for name, _ in parts(criterion))
+    searched = goal.by_table or (score is not None and measured)
     feedback = rounding in FED and not clock.over() and (rounding == "feedback" or searched)
     inputs = grams(plain, data.chunks(samples), progress=tell) if feedback else None
     minds, rate = {}, None

@@ -69,6 +69,8 @@ MEANS = {
     "cover": "how ranges are chosen",
     "align": "how sums of fixed-point channels agree",
     "rounding": "of weights; by effort if left out",
+    "equalize": "scale channels between neighbouring layers alike first",
+    "time_limit": "seconds after which the best so far is finished in the quickest way",
     "meta": "labels, normalisation, layout and what else deployment needs, kept in the file",
     "keep": "store so many planes of every nested weight; the plan becomes the default",
     "effort": "how hard to try",

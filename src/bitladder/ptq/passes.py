@@ -13,10 +13,11 @@ from functools import partial
 
 import numpy as np
 
-from bitladder.formats import Encoding, Format, Nested, QTensor
+from bitladder.formats import Encoding, Format, Nested, Product, QTensor
 from bitladder.formats.tensor import store
 from bitladder.ir.graph import CHANNEL_AXIS, Graph, Node
-from bitladder.ptq.bake import check_finite, weight_encoding
+from bitladder.ptq import blocks
+from bitladder.ptq.bake import check_blocks, check_finite, weight_encoding
 from bitladder.ptq.feedback import HOLD, ROWS, climbed, damped, fits, stages
 from bitladder.ptq.importance import Importance
 from bitladder.ptq.moments import settled
@@ -82,6 +83,8 @@ class Codes:
         if name not in self.encodings:
             self.encodings[name] = self.encoding(name, moved, fmt, gram)
         encoding = self.encodings[name]
+        if isinstance(fmt, Product):
+            return blocks.rounded(moved, encoding, gram).codes, encoding
         each, last = len(moved) // len(gram), 0 if before is None else before.format.bits
         flat, codes = moved.reshape(len(moved), -1), np.empty((len(moved), moved[0].size), np.int64)
         for g, matrix in enumerate(gram):
@@ -128,4 +131,5 @@ def sequential(plain: Graph, name: str, node: Node, fmt: Format | None) -> bool:
     if fmt is None or node.op not in ROWS or not isinstance(w, np.ndarray) or not fits(w):
         return False
     check_finite(name, w)
+    check_blocks(name, w, fmt, CHANNEL_AXIS[node.op])
     return True

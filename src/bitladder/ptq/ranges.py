@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bitladder.formats import Encoding, Fixed, Format, Nested
+from bitladder.formats import Encoding, Fixed, Format, Int, Nested, Ternary
 from bitladder.formats.tensor import fit
 from bitladder.ptq.feedback import climbed, error_of
 
@@ -52,7 +52,7 @@ def candidates(widest: Encoding) -> tuple[str, tuple[float, ...]] | None:
         return None if fmt.fl is not None else ("fl", tuple(float(n) for n in LENGTHS))
     if isinstance(fmt, Nested):
         return ("range", SHRINKS) if fmt.scheme == "midrise" else None
-    return ("scale", SHRINKS) if "scale" in widest.params and len(widest.params) <= 2 else None
+    return ("scale", SHRINKS) if isinstance(fmt, Int | Ternary) else None
 
 
 def rowwise(encoding: Encoding, rows: int) -> Encoding:
