@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -251,7 +250,11 @@ def test_what_is_refused(net, call, words):
 
 def test_rules_of_gradients():
     """Each rule by hand; a gradient that one width alone has stays as it is."""
-    g = {8: [torch.tensor([1.0, 1.0]), None], 4: [torch.tensor([2.0, -3.0]), torch.ones(1)], 2: [torch.tensor([6.0, -1.0]), None]}
+    g = {
+        8: [torch.tensor([1.0, 1.0]), None],
+        4: [torch.tensor([2.0, -3.0]), torch.ones(1)],
+        2: [torch.tensor([6.0, -1.0]), None],
+    }
     want = {
         "mean": [3.0, -1.0],
         "weighted": [(1 + 4 + 18) / 6, (1 - 6 - 3) / 6],
@@ -372,14 +375,14 @@ def test_kills_leave_no_trace(net, tmp_path):
 
 
 TOGETHER = """
-    import sys
+    import os, sys
     import numpy as np, torch
     torch.set_num_threads(1)
-    sys.path.insert(0, {tests!r})
     from bitladder.model import load
     from bitladder.train.nested import train_nested
     from bitladder.train.prepare import prepare
-    from test_nested_training import LEARN, X, Y
+    with np.load({data!r}) as held:
+        x, y = held["x"], held["y"]
     made = prepare(load({file!r}), widths=(8, 2))
     if sys.argv[2] == "stop":
         def stop(step, steps, word):
@@ -388,13 +391,10 @@ TOGETHER = """
     else:
         stop = None
     try:
-        train_nested(made, X[LEARN][:256], Y[LEARN][:256], epochs=1.5, batch=64, work=sys.argv[1] or None, progress=stop,
+        train_nested(made, x, y, epochs=1.5, batch=64, work=sys.argv[1] or None, progress=stop,
                      every=2)
     except KeyboardInterrupt:
-        import os
         os._exit(3)
-    from bitladder.train.group import joined
-    import os
     if os.environ.get("RANK", "0") == "0":
         torch.save(made.state_dict(), {out!r})
 """
@@ -403,8 +403,9 @@ TOGETHER = """
 def together(tmp_path, size, work="", how="go"):
     """The state after a short run in so many processes."""
     script, out = tmp_path / "run.py", tmp_path / f"out{size}.pt"
-    tests = str(Path(__file__).parent)
-    script.write_text(textwrap.dedent(TOGETHER.format(tests=tests, file=str(tmp_path / "net.ladder"), out=str(out))))
+    data, file = str(tmp_path / "data.npz"), str(tmp_path / "net.ladder")
+    np.savez(data, x=X[LEARN][:256], y=Y[LEARN][:256])
+    script.write_text(textwrap.dedent(TOGETHER.format(data=data, file=file, out=str(out))))
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -423,10 +424,9 @@ def together(tmp_path, size, work="", how="go"):
 
 
 def test_processes(net, tmp_path):
-    """Two processes give the same bits every time, resuming included, and one process nearly the same."""
+    """Two processes give the same bits, in one go or resumed, and one process nearly the same."""
     finish(prepared(net, widths=(8, 2))).save(tmp_path / "net.ladder")
     one, two = together(tmp_path, 1), together(tmp_path, 2)
-    assert same(two, together(tmp_path, 2))
     together(tmp_path, 2, str(tmp_path / "work"), "stop")
     assert (tmp_path / "work" / "nested.pt").exists()
     (tmp_path / "out2.pt").unlink()

@@ -287,4 +287,3 @@ class Kept:
             file.flush()
             os.fsync(file.fileno())
         os.replace(sibling, self.path)
-

@@ -134,6 +134,9 @@ class Shelf(torch.nn.Module):  # type: ignore[misc]  # torch is not followed by 
         home, attribute = self._homes[name]
         return getattr(home, attribute)
 
+    def get(self, name: str, default: Any) -> Any:
+        return self[name] if name in self._homes else default
+
     def __contains__(self, name: str) -> bool:
         return name in self._homes
 
@@ -302,7 +305,7 @@ class Prepared(torch.nn.Module):  # type: ignore[misc]
         """The parameters of an encoding as they are now; scales stay above zero."""
         out = {}
         for key, p in self._encoding(name).params.items():
-            now = self.ranges[f"{name}/{key}"] if f"{name}/{key}" in self.ranges else p
+            now = self.ranges.get(f"{name}/{key}", p)
             out[key] = now.clamp_min(TINY) if key in SCALES else now
         keep = getattr(fmt, "keep", None)
         return out if keep is None else keep(out)

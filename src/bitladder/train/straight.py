@@ -65,9 +65,7 @@ def ends(fmt: Format, p: Mapping[str, Any]) -> tuple[Tensor, Tensor] | None:
     return (low - 0.5 - zero) * step, (high + 0.5 - zero) * step
 
 
-def rounded(
-    x: Tensor, fmt: Format, params: Mapping[str, Any], axes: tuple[int, ...], *, cut: bool = False
-) -> Tensor:
+def rounded(x: Tensor, fmt: Format, params: Mapping[str, Any], axes: tuple[int, ...], *, cut: bool = False) -> Tensor:
     """`x` as `fmt` holds it. params: tensors where they are spread or learned, arrays where they are tables.
 
     cut: what lies outside the range gets no gradient, as suits activations; weights outside should be able to come back.
