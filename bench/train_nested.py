@@ -21,7 +21,7 @@ from bench.result import Figure, Row
 from bench.work import FOLDER, Work
 from bitladder.formats import Nested
 from bitladder.train.nested import train_nested
-from bitladder.train.prepare import finish, prepare
+from bitladder.training import finish, prepare
 
 RATE, BATCH = 5e-3, 128
 WIDTHS = (8, 4, 3, 2)

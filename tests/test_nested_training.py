@@ -20,8 +20,8 @@ from bitladder.ir.graph import PerWidth
 from bitladder.runtime.integer import Coded
 from bitladder.runtime.reference import run
 from bitladder.train.nested import RULES, combine, drawn, nested_backward, train_nested
-from bitladder.train.prepare import finish, prepare
 from bitladder.train.straight import rounded
+from bitladder.training import finish, prepare
 
 digits = load_digits()
 X = (digits.images / 16)[:, None].astype(np.float32)
@@ -380,7 +380,7 @@ TOGETHER = """
     torch.set_num_threads(1)
     from bitladder.model import load
     from bitladder.train.nested import train_nested
-    from bitladder.train.prepare import prepare
+    from bitladder.training import prepare
     with np.load({data!r}) as held:
         x, y = held["x"], held["y"]
     made = prepare(load({file!r}), widths=(8, 2))

@@ -25,10 +25,10 @@ HOME = {
     "Product": "bitladder.formats",
     "Ternary": "bitladder.formats",
     "parse": "bitladder.formats",
-    "finish": "bitladder.train.prepare",
-    "prepare": "bitladder.train.prepare",
     "from_safetensors": "bitladder.recipe",
     "quantize": "bitladder.recipe",
+    "finish": "bitladder.training",
+    "prepare": "bitladder.training",
 }
 
 __all__ = [
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from bitladder.formats import Codebook, Fixed, Int, Log, Nested, Product, Ternary, parse
     from bitladder.model import Model, load
     from bitladder.recipe import from_safetensors, quantize
-    from bitladder.train.prepare import finish, prepare
+    from bitladder.training import finish, prepare
 
 
 def __getattr__(name: str) -> Any:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from bitladder.train.group import Group, joined
 from bitladder.train.lesson import Inputs, Lesson, Loss, draw, first
-from bitladder.train.prepare import Prepared
+from bitladder.train.prepared import Prepared
 from bitladder.train.state import fingerprint
 
 Tensor = Any

@@ -1,16 +1,14 @@
-"""A network to be trained in its formats: `prepare` makes a module of it, `finish` the `Model` that the module has become.
+"""A quantized graph as a module that learns: fake-quantized weights and activations (`straight.py`), one width at a time.
 
-The module computes on fake-quantized weights and activations (`straight.py`) at one width at a time, and works in any loop of
-yours. Batch norm is folded into the weights before: its factor is part of the channel's range, which a nested file has once for
-all widths. What it does to means stays: in training the outputs of a layer that had one are centred by the batch's means, and
+Batch norm is folded into the weights before: its factor is part of the channel's range, which a nested file has once for all
+widths. What it does to means stays: in training the outputs of a layer that had one are centred by the batch's means, and
 running means and shifts are kept for every width (mean-only batch normalization; Salimans and Kingma, 2016). Both end as a bias
 per width.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,102 +20,15 @@ from bitladder.convert.torch_ops import TORCH_OPS, tensor
 from bitladder.formats import Encoding, Format, QTensor, fit
 from bitladder.formats.tensor import store
 from bitladder.ir.graph import CHANNEL_AXIS, Graph, Node, PerWidth
-from bitladder.ir.rewrite import simplify
-from bitladder.model import Model
-from bitladder.ptq import data
-from bitladder.ptq.correct import CORRECTED, outputs_wanted, with_biases
-from bitladder.recipe import imported, quantize
 from bitladder.runtime.reference import clipped
-from bitladder.task import LEAST_BITS
 from bitladder.train.group import Group
 from bitladder.train.straight import SCALES, TINY, rounded
 
 Tensor = Any
 Seen = Callable[[str, Tensor, Tensor], Tensor]  # (weight, its master, the master in its format) -> what the network sees
 
-WIDTHS = (8, 4, 3, 2)
+BIASED = ("conv", "conv_transpose", "linear")
 MOMENTUM = 0.1  # of running means
-STARTS = ("codes", "float")
-
-
-def prepare(
-    net: Any,
-    plan: Any = None,
-    calib: Any = None,
-    *,
-    widths: Iterable[int] | None = None,
-    start: str = "codes",
-    learn_ranges: bool = True,
-    centre: bool = True,
-    batches: int = 8,
-    effort: str = "balanced",
-    rounding: str | None = None,
-    group: Group | None = None,
-    seed: int = 0,
-) -> Prepared:
-    """`net` as a module that trains in the formats of `plan`; it starts as good as quantization after training makes it.
-
-    net: a torch module, an ExportedProgram, the path of an ONNX file, a float Graph, or a quantized `Model`, which brings its
-    plan and its ranges. calib: as for `quantize`; the first `batches` batches of it are looked at.
-    plan, effort, rounding, seed: as for `quantize`, which chooses the ranges that training starts from.
-    widths: those to be trained at, all that the bench of nested files knows by default; others than nested formats have one.
-    start: masters begin as what their widest codes stand for ("codes": every width starts as quantized), or as the float
-    weights ("float"). learn_ranges: ranges of weights and activations learn too; `refit` chooses them anew from the masters.
-    centre: layers that had a batch norm are centred by the batch's means in training. group: processes that share batches.
-    """
-    if start not in STARTS:
-        raise ValueError(f"prepare: start must be one of {', '.join(STARTS)}, got {start!r}")
-    if isinstance(net, Model):
-        if plan is not None:
-            raise ValueError("prepare: a quantized Model brings its plan; leave out `plan`, or pass the float network")
-        coded, masters, wanted = net.whole, {}, {}
-    else:
-        if calib is None:
-            raise ValueError("prepare: a float network needs `calib` to choose ranges from; give a few batches of data")
-        chunks = list(itertools.islice(data.chunks(calib), batches))
-        if not chunks:
-            raise ValueError("prepare: calib must have at least one batch, got none")
-        raw = imported(net, chunks[0])
-        plain = with_biases(simplify(raw))
-        coded = quantize(raw, chunks, plan=plan, effort=effort, rounding=rounding, seed=seed).whole
-        masters = {} if start == "codes" else {n: c for n, c in plain.constants.items() if isinstance(c, np.ndarray)}
-        wanted = means_wanted(raw, plain, chunks) if centre else {}
-    chosen = usual_widths(coded, widths)
-    return Prepared(to_width(coded, min(chosen)), masters, wanted, chosen, learn_ranges, group or Group())
-
-
-def finish(net: Prepared) -> Model:
-    """The network as it is trained now: one nested file without further ado, every trained width a prefix of its codes."""
-    return Model(net.to_graph())
-
-
-def means_wanted(raw: Graph, plain: Graph, chunks: list[Any]) -> dict[str, np.ndarray]:
-    """The mean outputs, per channel, of the weighted nodes of `plain` whose batch norm was folded, by weight."""
-    normed = {name for n in raw.nodes if n.op == "batch_norm" for name in n.inputs[:1]}
-    weights = {n.inputs[1] for n in raw.nodes if n.op in CORRECTED and n.outputs[0] in normed}
-    arrays = [data.named(chunk, plain.inputs)[0] for chunk in chunks]
-    samples = {v.name: np.concatenate([np.asarray(a[v.name], v.dtype) for a in arrays])[:256] for v in plain.inputs}
-    means = outputs_wanted(plain, samples)
-    return {n.inputs[1]: means[n.name] for n in plain.nodes if n.op in CORRECTED and n.inputs[1] in weights}
-
-
-def usual_widths(graph: Graph, widths: Iterable[int] | None) -> tuple[int, ...]:
-    """The widths to train at, widest first: those given, or all of `WIDTHS` that nested weights have."""
-    nested = [c.format.bits for c in graph.constants.values() if isinstance(c, QTensor) and hasattr(c.format, "at")]
-    most = max((c.format.bits for c in graph.constants.values() if isinstance(c, QTensor)), default=8)
-    if widths is None:
-        return tuple(b for b in WIDTHS if b <= max(nested)) or (most,) if nested else (most,)
-    chosen = tuple(sorted(set(widths), reverse=True))
-    if not chosen or min(chosen) < 1 or max(chosen) > most:
-        raise ValueError(f"prepare: widths must be from 1 to the {most} bits of the plan, got {list(chosen)}")
-    return chosen
-
-
-def to_width(graph: Graph, least: int) -> Graph:
-    """`graph` with the floors that stand for "nothing was trained" lowered to the least width that will be."""
-    floors = graph.meta.get("min_bits", {})
-    lowered = {name: min(bits, least) if bits <= LEAST_BITS else bits for name, bits in floors.items()}
-    return graph.with_(meta={**graph.meta, "min_bits": lowered}) if floors else graph
 
 
 class Shelf(torch.nn.Module):  # type: ignore[misc]  # torch is not followed by the checker
@@ -189,7 +100,7 @@ class Prepared(torch.nn.Module):  # type: ignore[misc]
 
     def _biased(self, node: Node) -> bool:
         """Whether a node adds a bias to products with a coded weight."""
-        coded = node.op in CORRECTED and isinstance(self.graph.constants.get(node.inputs[1]), QTensor)
+        coded = node.op in BIASED and isinstance(self.graph.constants.get(node.inputs[1]), QTensor)
         return coded and len(node.inputs) > 2 and node.inputs[2] in self.graph.constants
 
     def _hold(self, name: str, encoding: Encoding, learn: bool) -> None:
