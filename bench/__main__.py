@@ -22,8 +22,9 @@ BENCHES = {
     "robustness": "bench.robustness",
     "types": "bench.types",
     "formats": "bench.formats",
+    "training": "bench.training",
 }
-LATER = ("training", "exchange")
+LATER = ("exchange",)
 
 
 def parser() -> argparse.ArgumentParser:

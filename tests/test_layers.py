@@ -15,6 +15,7 @@ demo
 report | doctor
 verify
 recipes | lock
+training
 recipe
 budgets
 task
@@ -25,7 +26,8 @@ device
 model
 engine
 file
-convert | train
+train
+convert
 runtime
 ir
 formats

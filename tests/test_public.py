@@ -21,10 +21,12 @@ NAMES = [
     "Ternary",
     "__version__",
     "diff",
+    "finish",
     "from_safetensors",
     "load",
     "parse",
     "patch",
+    "prepare",
     "quantize",
 ]
 HEAVY = ("torch", "onnx", "onnxruntime", "rich", "jinja2", "scipy", "yaml", "pydantic")

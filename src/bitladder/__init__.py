@@ -27,6 +27,8 @@ HOME = {
     "parse": "bitladder.formats",
     "from_safetensors": "bitladder.recipe",
     "quantize": "bitladder.recipe",
+    "finish": "bitladder.training",
+    "prepare": "bitladder.training",
 }
 
 __all__ = [
@@ -40,10 +42,12 @@ __all__ = [
     "Ternary",
     "__version__",
     "diff",
+    "finish",
     "from_safetensors",
     "load",
     "parse",
     "patch",
+    "prepare",
     "quantize",
 ]
 
@@ -52,6 +56,7 @@ if TYPE_CHECKING:
     from bitladder.formats import Codebook, Fixed, Int, Log, Nested, Product, Ternary, parse
     from bitladder.model import Model, load
     from bitladder.recipe import from_safetensors, quantize
+    from bitladder.training import finish, prepare
 
 
 def __getattr__(name: str) -> Any:

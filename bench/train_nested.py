@@ -1,0 +1,167 @@
+"""One nested network trained at all widths at once, against networks trained at just one width for the same epochs.
+
+ResNet-20 from its trained floats on CIFAR-10, flips and shifts. Every run starts from quantization after training, has the same
+batches and the same rate, and keeps its state, so that it goes on where it was stopped. Accuracies are those of the finished
+files, run by the native core. First and last layer have six planes at least, in every network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bench import cifar, resnet
+from bench.options import tell
+from bench.result import Figure, Row
+from bench.work import FOLDER, Work
+from bitladder.formats import Nested
+from bitladder.train.nested import train_nested
+from bitladder.training import finish, prepare
+
+RATE, BATCH = 5e-3, 128
+WIDTHS = (8, 4, 3, 2)
+ALONE = (4, 2)  # widths that have a dedicated network
+OFF = {4: 0.2, 2: 0.8}  # points that these widths may lose against float,
+BEHIND = 0.5  # and against the dedicated network
+WEIGHTS = {8: 1.0, 4: 1.0, 3: 1.0, 2: 1.0, 1: 1.0}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is learned: images, epochs, seeds, and images to report on."""
+
+    images: int | None
+    epochs: float
+    seeds: tuple[int, ...]
+    test: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """One network to train: its planes, the widths it learns at, whether activations have the width of the weights."""
+
+    planes: int
+    widths: tuple[int, ...]
+    follow: bool = False
+
+
+QUICK, FULL = Size(10_000, 1, (0,), 2_000), Size(None, 4, (0,), 10_000)
+RUNS = {
+    "nested": Run(8, WIDTHS),
+    **{f"{b} bits alone": Run(b, (b,)) for b in ALONE},
+    "nested, down to 1 bit": Run(8, (8, 4, 2, 1)),
+}
+
+
+def rows(data: Path, quick: bool) -> list[Row]:
+    """Accuracies in per cent, each beside what it is compared with; spread in points."""
+    size = QUICK if quick else FULL
+    torch.set_num_threads(1)
+    learn, test, calib = splits(data, size)
+    work = Work.of("train_nested", size, RATE, BATCH, WIDTHS, WEIGHTS)
+    plain = work("float", lambda: right(resnet.load(data, 20), test)).value
+    hits = {
+        name: np.mean([work(f"{name} {seed}", lambda n=name, s=seed: trained(data, n, learn, test, calib, size, s)).value
+                       for seed in size.seeds], 0)
+        for name in RUNS
+    }  # fmt: skip
+    ours = dict(zip(WIDTHS, hits["nested"], strict=True))
+    alone = {b: hits[f"{b} bits alone"][0] for b in ALONE}
+    found = [row(f"nested at {b} bits", ours[b], plain, "float") for b in WIDTHS]
+    found += [row(f"nested at {b} bits", ours[b], alone[b], f"{b} bits alone") for b in ALONE]
+    deep = RUNS["nested, down to 1 bit"].widths
+    return found + [
+        row(f"nested down to 1 bit, at {b} bits", h, plain, "float")
+        for b, h in zip(deep, hits["nested, down to 1 bit"], strict=True)
+    ]
+
+
+def row(what: str, ours: np.ndarray, peer: np.ndarray, name: str) -> Row:
+    """One comparison; the interval is that of paired answers to the same images."""
+    difference = ours.astype(np.float64) - peer
+    spread = 100 * 1.96 * float(difference.std()) / math.sqrt(len(difference))
+    return Row.of(f"ResNet-20, 4 epochs: {what}, top-1 %", 100 * float(ours.mean()), 100 * float(peer.mean()), name, spread)
+
+
+def figures(found: list[Row]) -> Mapping[str, Figure]:
+    """What was asked for: points lost against float, and against a network of that width alone."""
+
+    def lost(bits: int, peer: str) -> tuple[float, float]:
+        r = next(r for r in found if f"nested at {bits} bits," in r.what and r.peer_name == peer)
+        drop = r.peer - r.ours  # type: ignore[operator]  # measured, both
+        return drop, drop - (r.spread or 0)
+
+    out = {}
+    for b, allowed in OFF.items():
+        drop, best = lost(b, "float")
+        out[f"nested training: points lost at {b} bits"] = Figure.at_most(drop, allowed, best)
+    for b in ALONE:
+        drop, best = lost(b, f"{b} bits alone")
+        out[f"nested training: points behind {b} bits alone"] = Figure.at_most(drop, BEHIND, best)
+    return out
+
+
+def splits(data: Path, size: Size) -> tuple[cifar.Split, cifar.Split, np.ndarray]:
+    """Images to learn from, test images, and the images to calibrate on."""
+    train, test = cifar.archives(data)
+
+    def learning(n: int) -> np.ndarray:
+        i = np.arange(n)
+        free = i[(i % 97 >= cifar.DRAWS) & (i % 10 != 5)]
+        return free if size.images is None else free[np.linspace(0, len(free) - 1, size.images).round().astype(int)]
+
+    calib = cifar.read(train, lambda n: np.arange(0, n, 97)[:512]).images
+    some = cifar.read(test, lambda n: np.linspace(0, n - 1, size.test).round().astype(int))
+    return cifar.read(train, learning), some, calib
+
+
+def trained(
+    data: Path, name: str, learn: cifar.Split, test: cifar.Split, calib: np.ndarray, size: Size, seed: int
+) -> np.ndarray:
+    """Which test images one trained network gets right, at each of its widths."""
+    run = RUNS[name]
+    net = prepare(resnet.load(data, 20), str(Nested(run.planes)), calib, widths=run.widths, seed=seed)
+    folder = FOLDER / "train_nested" / f"{name.replace(' ', '_')}_{seed}_{size.images}_{size.epochs}"
+
+    def progress(step: int, steps: int, word: str) -> None:
+        if step % 20 == 0:
+            tell(f"{name}, seed {seed}: step {step} of {steps}, {word}")
+
+    train_nested(
+        net, learn.images, learn.labels, epochs=size.epochs, batch=BATCH, rate=RATE, augment=flipped, seed=seed,
+        weights={b: WEIGHTS[b] for b in run.widths}, work=folder, progress=progress,
+    )  # fmt: skip
+    model = finish(net).with_(threads=1, batch=200)
+    found = np.stack([right(model.at(b), test) for b in run.widths])
+    (folder / "nested.pt").unlink(missing_ok=True)
+    return found
+
+
+def flipped(arrays: tuple[np.ndarray, ...], random: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Images flipped and shifted by up to four pixels."""
+    (images,) = arrays
+    x = np.pad(images, ((0, 0), (0, 0), (4, 4), (4, 4)))
+    flips, moves = random.random(len(x)) < 0.5, random.integers(0, 9, (len(x), 2))
+    drawn = zip(x, moves, flips, strict=True)
+    return (np.stack([a[:, i : i + 32, j : j + 32][:, :, :: -1 if flip else 1] for a, (i, j), flip in drawn]),)
+
+
+def right(net: object, test: cifar.Split) -> np.ndarray:
+    """Hits, one per image."""
+    with torch.no_grad():
+        said = [np.asarray(net(torch.from_numpy(test.images[i : i + 200]))) for i in range(0, len(test), 200)]  # type: ignore[operator]
+    return np.concatenate(said).argmax(1) == test.labels
+
+
+if __name__ == "__main__":
+    import sys
+
+    found = rows(Path("../shared/data"), "--quick" in sys.argv)
+    for r in found:
+        print(r)
+    print(figures(found))

@@ -1,0 +1,289 @@
+"""Nested training: one set of masters learns at every width at once (S1; EP3671575, US12443829).
+
+In a step the network answers at each width, widest first. The widest learns from labels; every other from the answers of the
+next wider one (recursive distillation; Yu et al., 2021), or from a loss of its own, which may be another task's. The gradients
+of all widths become one by a rule, and one step of any optimizer follows. The cheap variant takes a few widths at random.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from bitladder.train.group import Group, joined
+from bitladder.train.lesson import Inputs, Lesson, Loss, draw, first
+from bitladder.train.prepared import Prepared
+from bitladder.train.state import fingerprint
+
+Tensor = Any
+Gradients = Sequence["Tensor | None"]
+Progress = Callable[[int, int, str], None]
+Augment = Callable[[tuple[np.ndarray, ...], np.random.Generator], tuple[np.ndarray, ...]]
+Losses = Mapping[int, Loss]
+
+WIDTHS_STREAM, AUGMENT_STREAM = 8, 9  # of randomness, beside those of lessons
+
+
+# ------------------------------------------------------------------------------------------------ gradients to one
+
+
+def mean(found: Tensor, shares: Tensor) -> Tensor:
+    return found.mean(0)
+
+
+def weighted(found: Tensor, shares: Tensor) -> Tensor:
+    return torch.tensordot(shares, found, 1)
+
+
+def median(found: Tensor, shares: Tensor) -> Tensor:
+    """The middle one; of an even number, the mean of the two in the middle."""
+    ordered, half = found.sort(0).values, (len(found) - 1) // 2
+    return (ordered[half] + ordered[len(found) - 1 - half]) / 2
+
+
+def majority(found: Tensor, shares: Tensor) -> Tensor:
+    """The weighted sum of those that go the way most of them go; nothing where as many go either way."""
+    way = found.sign().sum(0).sign()
+    return torch.tensordot(shares, found * (found.sign() == way), 1) * (way != 0)
+
+
+RULES = {"mean": mean, "weighted": weighted, "median": median, "majority": majority}
+
+
+def combine(by_width: Mapping[int, Gradients], rule: str = "weighted", weights: Mapping[int, float] | None = None) -> list[Any]:
+    """One gradient for each parameter, of those that the widths have for it; None where none has.
+
+    rule: "mean", "weighted" (by `weights`, all alike by default), "median" or "majority" (of signs, element by element).
+    A parameter of fewer widths, such as a bias of one, is ruled by those widths alone, its share as if all had one.
+
+    >>> g = {8: [torch.tensor([1.0, -1.0])], 4: [torch.tensor([3.0, 2.0])], 2: [torch.tensor([2.0, 3.0])]}
+    >>> [combine(g, rule)[0].tolist() for rule in RULES]
+    [[2.0, 1.3333333730697632], [2.0, 1.3333333730697632], [2.0, 2.0], [2.0, 1.6666667461395264]]
+    """
+    if rule not in RULES:
+        raise ValueError(f"combine: rule must be one of {', '.join(RULES)}, got {rule!r}")
+    lambdas = {b: 1.0 if weights is None else float(weights[b]) for b in by_width}
+    total = sum(lambdas.values())
+    out: list[Any] = []
+    for each in zip(*by_width.values(), strict=True):
+        held = [(lambdas[b], g) for b, g in zip(by_width, each, strict=True) if g is not None]
+        if len(held) < 2:
+            out.append(held[0][1] if held else None)
+            continue
+        found = torch.stack([g for _, g in held])
+        out.append(RULES[rule](found, found.new_tensor([share / total for share, _ in held])))
+    return out
+
+
+# ------------------------------------------------------------------------------------------------------- one step
+
+
+def soft(said: Any, teacher: Any) -> Tensor:
+    """Cross-entropy of class scores against the classes' probabilities by the teacher's; of other outputs the squared error."""
+    student, wanted = first(said), first(teacher).detach()
+    if student.ndim != 2:
+        return F.mse_loss(student, wanted)
+    return F.cross_entropy(student, wanted.softmax(1))
+
+
+def drawn(widths: Sequence[int], step: int, *, count: int = 1, seed: int = 0) -> tuple[int, ...]:
+    """So many of the widths, widest first, by a draw of this step: what the cheap variant trains at.
+
+    >>> drawn((8, 4, 3, 2), 0, count=2), drawn((8, 4, 3, 2), 1, count=2)
+    ((8, 4), (8, 2))
+    """
+    chosen = draw(seed, step, WIDTHS_STREAM).choice(len(widths), min(count, len(widths)), replace=False)
+    return tuple(sorted((widths[i] for i in chosen), reverse=True))
+
+
+def nested_backward(
+    net: Prepared,
+    inputs: Any,
+    labels: Any,
+    loss: Loss | Losses,
+    *,
+    widths: Sequence[int] | None = None,
+    distill: bool = True,
+    rule: str = "weighted",
+    weights: Mapping[int, float] | None = None,
+    share: float = 1.0,
+) -> dict[int, float]:
+    """The loss of a batch at every width; the gradients, made one by `rule`, are added to the parameters' `grad`.
+
+    inputs: a tensor or a tuple of them. loss: (output, labels) -> a mean over the batch, for all widths, or one for each width
+    of a mapping; widths that are not in it, and with `distill` all but the widest of a single loss, learn from the next wider
+    width's answers. weights: how much widths count, lower ones no less than higher ones if in doubt. share: of the whole batch
+    that this part of it is; the losses are then parts of a sum.
+    """
+    arguments = inputs if isinstance(inputs, tuple) else (inputs,)
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    found: dict[int, Gradients] = {}
+    losses: dict[int, float] = {}
+    teacher = None
+    for bits in sorted(widths or net.widths, reverse=True):
+        with net.at(bits):
+            said = net(*arguments)
+        own = loss.get(bits) if isinstance(loss, Mapping) else loss if teacher is None or not distill else None
+        if own is None and teacher is None:
+            raise ValueError(f"nested: the widest width ({bits}) has nobody to learn from; give it a loss")
+        here = (soft(said, teacher) if own is None else own(said, labels)) * share
+        found[bits] = torch.autograd.grad(here, parameters, allow_unused=True)
+        losses[bits] = float(here.detach())
+        teacher = first(said).detach()
+    for p, g in zip(parameters, combine(found, rule, weights), strict=True):
+        if g is not None:
+            p.grad = g if p.grad is None else p.grad + g
+    return losses
+
+
+# ----------------------------------------------------------------------------------------------------- a whole run
+
+
+def train_nested(
+    net: Prepared,
+    inputs: Inputs,
+    labels: np.ndarray | None,
+    *,
+    epochs: float = 4,
+    batch: int = 128,
+    rate: float = 5e-3,
+    optimizer: Callable[[list[dict[str, Any]]], Any] = torch.optim.Adam,
+    loss: Loss | Losses | None = None,
+    distill: bool = True,
+    rule: str = "weighted",
+    weights: Mapping[int, float] | None = None,
+    at_once: int | None = None,
+    augment: Augment | None = None,
+    seed: int = 0,
+    every: int = 50,
+    work: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Prepared:
+    """`net`, trained in place for so many epochs at all of its widths, and in evaluation mode.
+
+    inputs, labels: arrays, samples along the first axis; without labels the network learns what it says at its widest.
+    rate: at the start, falling to zero along a cosine, as `Prepared.groups` takes it; optimizer: what makes one of such groups.
+    at_once: so many widths a step, drawn at random, in place of all. augment: changes the arrays of a batch, by a generator.
+    work: a folder; the state goes to work/nested.pt every so many steps and when interrupted, and the same call goes on from
+    there, with results identical to the bit for the same processes and threads. The state of another call is refused.
+    Under torchrun each process takes its share of every batch.
+    """
+    with joined() as group:
+        net.group = group
+        group.agree([*net.parameters(), *net.buffers()])
+        net.eval()
+        lesson = Lesson.of(net, inputs, labels, None if isinstance(loss, Mapping) else loss, batch, seed)
+        if group.size > lesson.batch:
+            raise ValueError(f"nested: a batch of {lesson.batch} cannot be shared by {group.size} processes; make it larger")
+        rule_of = loss if isinstance(loss, Mapping) else lesson.loss
+        steps = math.ceil(epochs * len(lesson.arrays[0]) / lesson.batch)
+        adapt = optimizer(net.groups(rate))
+        about = {
+            "steps": steps, "batch": lesson.batch, "rate": rate, "distill": distill, "rule": rule, "weights": weights,
+            "at_once": at_once, "seed": seed, "widths": net.widths, "processes": group.size, "torch": torch.__version__,
+            "optimizer": type(adapt).__name__, "augment": getattr(augment, "__qualname__", None),
+        }  # fmt: skip
+        start = [x.detach().cpu().numpy() for x in (*net.parameters(), *net.buffers())]
+        kept = Kept(work, "" if work is None else fingerprint(about, [*lesson.known(), *start]), group)
+        kept.rates = [g["lr"] for g in adapt.param_groups]
+        step = kept.resume(net, adapt)
+        base = kept.rates
+        tell = progress if progress is not None and group.rank == 0 else lambda done, total, word: None
+        try:
+            while step < steps:
+                for g, first_rate in zip(adapt.param_groups, base, strict=True):
+                    g["lr"] = first_rate * (1 + math.cos(math.pi * step / steps)) / 2
+                widths = net.widths if at_once is None else drawn(net.widths, step, count=at_once, seed=seed)
+                kept.whole = False
+                losses = run_step(net, lesson, step, group, adapt, rule_of, augment, widths, distill, rule, weights)
+                step, kept.whole = step + 1, True
+                if step % every == 0 or step == steps:
+                    kept.save(net, adapt, step)
+                tell(step, steps, "loss " + ", ".join(f"{b}: {value:.3g}" for b, value in losses.items()))
+        except KeyboardInterrupt:
+            kept.save(net, adapt, step)
+            raise
+    return net.eval()
+
+
+def run_step(
+    net: Prepared,
+    lesson: Lesson,
+    step: int,
+    group: Group,
+    adapt: Any,
+    loss: Loss | Losses,
+    augment: Augment | None,
+    widths: Sequence[int],
+    distill: bool,
+    rule: str,
+    weights: Mapping[int, float] | None,
+) -> dict[int, float]:
+    """One batch, all widths, one step of the optimizer; the losses by width."""
+    rows = lesson.rows(step)
+    mine = group.share(len(rows))
+    net.eval()
+    arguments, labels = lesson.question(step, rows, mine)
+    if augment is not None:
+        changed = augment(tuple(a[rows] for a in lesson.arrays), draw(lesson.seed, step, AUGMENT_STREAM))
+        arguments = lesson.tensors(changed, mine)
+    net.train()
+    adapt.zero_grad()
+    part = len(mine) / len(rows)
+    losses = nested_backward(
+        net, arguments, labels, loss, widths=widths, distill=distill, rule=rule, weights=weights, share=part
+    )
+    if group.size > 1:
+        held = [p for p in net.parameters() if p.grad is not None]
+        sums = group.add(torch.cat([p.grad.reshape(-1) for p in held]))
+        for p, s in zip(held, sums.split([p.numel() for p in held]), strict=True):
+            p.grad = s.view(p.shape)
+        told = group.add(torch.tensor(list(losses.values()), dtype=torch.float64))
+        losses = dict(zip(losses, told.tolist(), strict=True))
+    if not all(map(math.isfinite, losses.values())):
+        raise ValueError(f"nested: step {step + 1}: the loss must be finite, got {losses}; lower the rate")
+    adapt.step()
+    return losses
+
+
+class Kept:
+    """A file that holds where a run stands; without a folder, nothing. `whole` is False while half of a step is made."""
+
+    def __init__(self, work: str | Path | None, key: str, group: Group):
+        self.path = None if work is None else Path(work) / "nested.pt"
+        self.key, self.group, self.whole = key, group, True
+        self.rates: list[float] = []
+
+    def resume(self, net: Prepared, adapt: Any) -> int:
+        """How many steps are done, with the network and the optimizer as they were then."""
+        if self.path is None or not self.path.exists():
+            return 0
+        kept = torch.load(self.path, weights_only=True)
+        if kept["key"] != self.key:
+            raise ValueError(
+                f"nested: the saved state {str(self.path)!r} is of another network, data or settings; delete it to start anew"
+            )
+        net.load_state_dict(kept["net"])
+        adapt.load_state_dict(kept["optimizer"])
+        self.rates = list(kept["rates"])
+        return int(kept["step"])
+
+    def save(self, net: Prepared, adapt: Any, step: int) -> None:
+        """Write the state to a sibling and rename it; half a step leaves the last one in place."""
+        if self.path is None or not self.whole or self.group.rank:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        sibling = self.path.with_suffix(".part")
+        held = {"net": net.state_dict(), "optimizer": adapt.state_dict(), "step": step, "key": self.key, "rates": self.rates}
+        with sibling.open("wb") as file:
+            torch.save(held, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(sibling, self.path)

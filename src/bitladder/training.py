@@ -1,0 +1,113 @@
+"""Training in formats: `prepare` makes a module of a network, `finish` the `Model` that the module has become.
+
+What lies between is any loop of yours, or `bitladder.train.nested`. PyTorch is imported when `prepare` is called.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bitladder.errors import require
+from bitladder.formats import QTensor
+from bitladder.ir.graph import Graph
+from bitladder.ir.rewrite import simplify
+from bitladder.model import Model
+from bitladder.ptq import data
+from bitladder.ptq.correct import CORRECTED, outputs_wanted, with_biases
+from bitladder.recipe import imported, quantize
+from bitladder.task import LEAST_BITS
+
+if TYPE_CHECKING:
+    from bitladder.train.group import Group
+    from bitladder.train.prepared import Prepared
+
+WIDTHS = (8, 4, 3, 2)  # to train at, if nobody says
+STARTS = ("codes", "float")
+MEANS = 256  # samples that means are taken from at the start
+
+
+def prepare(
+    net: Any,
+    plan: Any = None,
+    calib: Any = None,
+    *,
+    widths: Iterable[int] | None = None,
+    start: str = "codes",
+    learn_ranges: bool = True,
+    centre: bool = True,
+    batches: int = 8,
+    effort: str = "balanced",
+    rounding: str | None = None,
+    group: Group | None = None,
+    seed: int = 0,
+) -> Prepared:
+    """`net` as a module that trains in the formats of `plan`; it starts as good as quantization after training makes it.
+
+    net: a torch module, an ExportedProgram, the path of an ONNX file, a float Graph, or a quantized `Model`, which brings its
+    plan and its ranges. calib: as for `quantize`; the first `batches` batches of it are looked at.
+    plan, effort, rounding, seed: as for `quantize`, which chooses the ranges that training starts from.
+    widths: those to be trained at, all that the bench of nested files knows by default; others than nested formats have one.
+    start: masters begin as what their widest codes stand for ("codes": every width starts as quantized), or as the float
+    weights ("float"). learn_ranges: ranges of weights and activations learn too; `refit` chooses them anew from the masters.
+    centre: layers that had a batch norm are centred by the batch's means in training. group: processes that share batches.
+    """
+    require("torch", "torch", "prepare")
+    from bitladder.train.prepared import Prepared
+
+    if start not in STARTS:
+        raise ValueError(f"prepare: start must be one of {', '.join(STARTS)}, got {start!r}")
+    if isinstance(net, Model):
+        if plan is not None:
+            raise ValueError("prepare: a quantized Model brings its plan; leave out `plan`, or pass the float network")
+        coded, masters, wanted = net.whole, {}, {}
+    else:
+        if calib is None:
+            raise ValueError("prepare: a float network needs `calib` to choose ranges from; give a few batches of data")
+        chunks = list(itertools.islice(data.chunks(calib), batches))
+        if not chunks:
+            raise ValueError("prepare: calib must have at least one batch, got none")
+        raw = imported(net, chunks[0])
+        plain = with_biases(simplify(raw))
+        coded = quantize(raw, chunks, plan=plan, effort=effort, rounding=rounding, seed=seed).whole
+        masters = {} if start == "codes" else {n: c for n, c in plain.constants.items() if isinstance(c, np.ndarray)}
+        wanted = means_wanted(raw, plain, chunks) if centre else {}
+    chosen = usual_widths(coded, widths)
+    return Prepared(to_width(coded, min(chosen)), masters, wanted, chosen, learn_ranges, group)
+
+
+def finish(net: Prepared) -> Model:
+    """The network as it is trained now: one nested file without further ado, every trained width a prefix of its codes."""
+    return Model(net.to_graph())
+
+
+def means_wanted(raw: Graph, plain: Graph, chunks: list[Any]) -> dict[str, np.ndarray]:
+    """The mean outputs, per channel, of the weighted nodes of `plain` whose batch norm was folded, by weight."""
+    normed = {name for n in raw.nodes if n.op == "batch_norm" for name in n.inputs[:1]}
+    weights = {n.inputs[1] for n in raw.nodes if n.op in CORRECTED and n.outputs[0] in normed}
+    arrays = [data.named(chunk, plain.inputs)[0] for chunk in chunks]
+    samples = {v.name: np.concatenate([np.asarray(a[v.name], v.dtype) for a in arrays])[:MEANS] for v in plain.inputs}
+    means = outputs_wanted(plain, samples)
+    return {n.inputs[1]: means[n.name] for n in plain.nodes if n.op in CORRECTED and n.inputs[1] in weights}
+
+
+def usual_widths(graph: Graph, widths: Iterable[int] | None) -> tuple[int, ...]:
+    """The widths to train at, widest first: those given, or all of `WIDTHS` that nested weights have."""
+    nested = [c.format.bits for c in graph.constants.values() if isinstance(c, QTensor) and hasattr(c.format, "at")]
+    most = max((c.format.bits for c in graph.constants.values() if isinstance(c, QTensor)), default=8)
+    if widths is None:
+        return tuple(b for b in WIDTHS if b <= max(nested)) or (most,) if nested else (most,)
+    chosen = tuple(sorted(set(widths), reverse=True))
+    if not chosen or min(chosen) < 1 or max(chosen) > most:
+        raise ValueError(f"prepare: widths must be from 1 to the {most} bits of the plan, got {list(chosen)}")
+    return chosen
+
+
+def to_width(graph: Graph, least: int) -> Graph:
+    """`graph` with the floors that stand for "nothing was trained" lowered to the least width that will be."""
+    floors = graph.meta.get("min_bits", {})
+    lowered = {name: min(bits, least) if bits <= LEAST_BITS else bits for name, bits in floors.items()}
+    return graph.with_(meta={**graph.meta, "min_bits": lowered}) if floors else graph

@@ -1,0 +1,434 @@
+"""Training in formats: the module computes what its file holds, all widths learn in one step, and every restart is exact."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits
+from torch import nn
+
+import bitladder as bl
+from bitladder.formats import QTensor, fit, parse
+from bitladder.ir.graph import PerWidth
+from bitladder.runtime.integer import Coded
+from bitladder.runtime.reference import run
+from bitladder.train.nested import RULES, combine, drawn, nested_backward, train_nested
+from bitladder.train.straight import rounded
+from bitladder.training import finish, prepare
+
+digits = load_digits()
+X = (digits.images / 16)[:, None].astype(np.float32)
+Y = digits.target
+LEARN, HELD = np.arange(len(Y)) % 5 != 0, np.arange(len(Y)) % 5 == 0
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def net():
+    """A trained classifier of digits with batch norm."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    made = nn.Sequential()
+    for inputs, outputs, stride in ((1, 8, 1), (8, 12, 2), (12, 16, 1), (16, 16, 1)):
+        made += nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
+    made += nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
+    adapt, x, y = torch.optim.Adam(made.parameters(), 3e-3), torch.tensor(X), torch.tensor(Y)
+    for epoch in range(10):
+        for rows in np.array_split(np.random.default_rng(epoch).permutation(np.flatnonzero(LEARN)), 20):
+            adapt.zero_grad()
+            F.cross_entropy(made(x[rows]), y[rows]).backward()
+            adapt.step()
+    return made.eval()
+
+
+def prepared(net, plan="nested8", **options):
+    return prepare(net, plan, X[:256], rounding="feedback", **options)
+
+
+def hits(called):
+    return float((np.asarray(called(X[HELD])).argmax(1) == Y[HELD]).mean())
+
+
+def codes(graph):
+    return {name: c.codes for name, c in graph.constants.items() if isinstance(c, QTensor)}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+# ------------------------------------------------------------------------------------------------- fake quantization
+
+
+@pytest.mark.parametrize("text", ["int4", "int4/8", "fixed8", "fixed4/tensor", "ternary", "nested8", "nested8:tree",
+                                  "nested8:sign", "codebook3", "log4"])  # fmt: skip
+def test_going_forward_is_what_the_format_holds(text):
+    """Fake quantization is `decode(encode(x))` of the format, to the bit; gradients of weights pass as they are."""
+    w = np.random.default_rng(0).normal(size=(6, 24)).astype(np.float32)
+    encoding = fit(parse(text), w)
+    for narrow in [encoding, *([encoding.at(3)] if text.startswith("nested") else [])]:
+        params = {k: torch.tensor(p) if p.dtype == np.float32 and k != "levels" else p for k, p in narrow.params.items()}
+        x = torch.tensor(w, requires_grad=True)
+        made = rounded(x, narrow.format, params, narrow.axes)
+        assert np.array_equal(made.detach().numpy(), narrow.decode(narrow.encode(w)))
+        upstream = torch.randn(x.shape, generator=torch.manual_seed(1))
+        made.backward(upstream)
+        assert torch.equal(x.grad, upstream)
+
+
+def test_gradients_of_scales():
+    """A scale gets the rounding error inside the range and the end of the range outside, against differences by hand."""
+    w = torch.tensor([[0.30, -0.62, 5.0, -7.0]], dtype=torch.float32)
+    scale = torch.tensor([0.25], requires_grad=True)
+    fmt = parse("int4")
+    rounded(w, fmt, {"scale": scale, "zero_point": torch.zeros(1)}, (0,)).sum().backward()
+    by_hand = (1 - 0.30 / 0.25) + (-2 + 0.62 / 0.25) + 7 - 8
+    assert scale.grad.item() == pytest.approx(by_hand * (1 / 4 / 8) ** 0.5, rel=1e-5)
+
+
+def test_activations_outside_their_range_get_no_gradient():
+    x = torch.tensor([-1.0, 0.5, 3.0], requires_grad=True)
+    fmt = bl.Int(4, per="tensor", unsigned=True)
+    rounded(x, fmt, {"scale": torch.tensor(0.1), "zero_point": torch.tensor(0.0)}, (), cut=True).sum().backward()
+    assert x.grad.tolist() == [0.0, 1.0, 0.0]
+
+
+# --------------------------------------------------------------------------------------------------- prepare, finish
+
+
+def test_it_starts_as_it_was_quantized(net):
+    """Before any step, every width holds the codes that quantization after training found, and the biases of that width."""
+    model = bl.quantize(net, X[:256], plan="nested8", rounding="feedback")
+    made = prepare(model, widths=(8, 4, 2))
+    assert {n: c.tolist() for n, c in codes(finish(made).whole).items()} == {
+        n: c.tolist() for n, c in codes(model.whole).items()
+    }
+    made.eval()
+    for bits in made.widths:
+        with made.at(bits), torch.no_grad():
+            assert np.abs(made(torch.tensor(X[HELD])).numpy() - model.at(bits)(X[HELD])).max() < 0.1
+    assert made.bits == 8
+    assert hits(finish(prepared(net))) > 0.9
+
+
+def test_the_file_computes_what_the_module_did(net, tmp_path):
+    """With steps that are powers of two every value is exact in float32: the same codes everywhere, at every width."""
+    made = prepared(net, "nested8,a=fixed8", widths=(8, 4, 3, 2))
+    with torch.no_grad():
+        for name in made.ranges.names():
+            if name.endswith("/range"):
+                made.ranges[name].copy_(made.ranges[name].log2().round().exp2())
+    made.eval()
+    seen = {}
+    original = made.activation
+    made.activation = lambda name, value: seen.setdefault(name, original(name, value))
+    model = finish(made)
+    model.save(tmp_path / "a.ladder")
+    for bits in made.widths:
+        seen.clear()
+        with made.at(bits), torch.no_grad():
+            said = made(torch.tensor(X[HELD])).numpy()
+        found = {}
+        run(model.at(bits).graph, {model.graph.inputs[0].name: X[HELD]}, watch=found.__setitem__)
+        integers = {name: v for name, v in found.items() if isinstance(v, Coded)}
+        assert len(integers) >= 4
+        for name, value in integers.items():
+            assert np.array_equal(value.real(), seen[name].numpy()), (bits, name)
+        assert np.array_equal(bl.load(tmp_path / "a.ladder").at(bits)(X[HELD]), said)
+
+
+def test_fixed_point_is_exact_too(net):
+    made = prepared(net, "fixed8/tensor,a=fixed8").eval()
+    with torch.no_grad():
+        said = made(torch.tensor(X[HELD])).numpy()
+    assert np.array_equal(finish(made)(X[HELD]), said)
+
+
+def test_nested_after_training(net, tmp_path):
+    """Each trained width is a prefix of the stored codes, which are the masters' own codes at that width."""
+    made = train_nested(prepared(net), X[LEARN], Y[LEARN], epochs=1, batch=64)
+    model = finish(made)
+    model.save(tmp_path / "a.ladder")
+    whole = codes(model.whole)
+    moved = 0
+    for name, w in made.weights().items():
+        encoding = model.whole.constants[name].encoding
+        for bits in range(1, 9):
+            direct = encoding.at(bits).encode(w.detach().numpy())
+            assert np.array_equal(direct, whole[name] >> (8 - bits))
+        moved += int((whole[name] != codes(made.graph)[name]).sum())
+    assert moved > 100
+    for bits in made.widths:
+        assert np.array_equal(bl.load(tmp_path / "a.ladder", bits)(X[HELD]), model.at(bits)(X[HELD]))
+    biases = [c for c in model.whole.constants.values() if isinstance(c, PerWidth)]
+    assert any(len(c.arrays) == 4 and not np.array_equal(c.arrays[2], c.arrays[8]) for c in biases)
+
+
+def test_one_bit_learns(net):
+    """One bit, hopeless when only rounded, is a network after training, and 8 bits stay good."""
+    made = prepared(net, widths=(8, 4, 2, 1))
+    before = finish(made)
+    after = finish(train_nested(made, X[LEARN], Y[LEARN], epochs=4, batch=64))
+    assert hits(after.at(1)) > max(0.7, hits(before.at(1)) + 0.3)
+    assert hits(after.at(2)) > 0.92
+    assert hits(after.at(8)) > 0.94
+
+
+def test_your_own_loop(net):
+    """Any optimizer, one width or several; float starts, tables and other formats too."""
+    x, y = torch.tensor(X[LEARN][:64]), torch.tensor(Y[LEARN][:64])
+    for plan in ("int4", "nested8:tree", "codebook3", "ternary,a=fixed8"):
+        made = prepared(net, plan, start="float", widths=(8, 3) if "nested" in plan else None)
+        adapt, losses = torch.optim.Adam(made.groups(5e-3)), []
+        for _ in range(6):
+            adapt.zero_grad()
+            loss = sum(F.cross_entropy(made(x), y) for b in made.widths if made.at(b))
+            loss.backward()
+            adapt.step()
+            losses.append(loss.item())
+        assert min(losses[3:]) < losses[0]
+        assert np.isfinite(finish(made)(X[:8])).all()
+
+
+def test_state_dict_and_refit(net):
+    """A state dict brings everything that training changed to another copy; ranges can be chosen anew by rule."""
+    made = train_nested(prepared(net), X[LEARN], Y[LEARN], epochs=0.3, batch=64)
+    other = prepared(net)
+    assert not same(made.state_dict(), other.state_dict())
+    other.load_state_dict(made.state_dict())
+    assert np.array_equal(finish(other)(X[HELD]), finish(made)(X[HELD]))
+    before = {n: made.ranges[n].clone() for n in made.ranges.names() if n.endswith("range")}
+    made.refit()
+    assert any(not torch.equal(before[n], made.ranges[n]) for n in before)
+    assert hits(finish(made)) > 0.9
+
+
+def test_what_the_network_sees_can_be_said(net):
+    """A mask given as `see` acts in training alone."""
+    made = prepared(net, "int4")
+    made.see = lambda name, master, held: torch.zeros_like(held)
+    x = torch.tensor(X[:4])
+    assert torch.equal(made.train()(x)[0], made(x)[1])
+    made.eval()
+    assert not torch.equal(made(x)[0], made(x)[1])
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda net: prepare(net, "nested8"), "needs `calib`"),
+        (lambda net: prepared(net, widths=(9,)), "widths must be from 1 to the 8 bits"),
+        (lambda net: prepared(net, start="zero"), "start must be one of codes, float, got 'zero'"),
+        (lambda net: prepared(net).at(5), r"must be one of those prepared, \[8, 4, 3, 2\], got 5"),
+        (lambda net: prepare(finish(prepared(net)), "int4"), "brings its plan"),
+        (lambda net: combine({8: [], 4: []}, "sum"), "rule must be one of"),
+        (lambda net: nested_backward(prepared(net), torch.tensor(X[:2]), None, {2: None}), "widest width .8. has nobody"),
+    ],
+)
+def test_what_is_refused(net, call, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        call(net)
+    assert "\n" not in str(caught.value)
+
+
+# ------------------------------------------------------------------------------------------------- gradients and steps
+
+
+def test_rules_of_gradients():
+    """Each rule by hand; a gradient that one width alone has stays as it is."""
+    g = {
+        8: [torch.tensor([1.0, 1.0]), None],
+        4: [torch.tensor([2.0, -3.0]), torch.ones(1)],
+        2: [torch.tensor([6.0, -1.0]), None],
+    }
+    want = {
+        "mean": [3.0, -1.0],
+        "weighted": [(1 + 4 + 18) / 6, (1 - 6 - 3) / 6],
+        "median": [2.0, -1.0],
+        "majority": [(1 + 4 + 18) / 6, (-6 - 3) / 6],
+    }
+    for rule in RULES:
+        made, alone = combine(g, rule, {8: 1, 4: 2, 2: 3})
+        assert made.tolist() == pytest.approx(want[rule])
+        assert alone.tolist() == [1.0]
+    assert combine({8: [torch.tensor([1.0])], 4: [torch.tensor([-1.0])]}, "majority")[0].tolist() == [0.0]
+
+
+def test_one_step_by_hand(net):
+    """The gradient of a step is that of the losses written out: labels for the widest, its answers for the next, and so on."""
+    made = prepared(net, widths=(8, 4, 2), centre=False)
+    x, y = torch.tensor(X[:32]), torch.tensor(Y[:32])
+    losses = nested_backward(made, x, y, lambda said, labels: F.cross_entropy(said, labels), rule="mean")
+    found = {n: p.grad.clone() for n, p in made.named_parameters() if p.grad is not None}
+    made.zero_grad()
+    teacher, total = F.one_hot(y, 10).float(), 0
+    for bits in (8, 4, 2):
+        with made.at(bits):
+            said = made(x)
+        loss = F.cross_entropy(said, teacher)
+        assert loss.item() == pytest.approx(losses[bits], rel=1e-5)
+        total, teacher = total + loss, said.detach().softmax(1)
+    total.backward()
+    for name, w in made.weights().items():
+        key = next(n for n, p in made.named_parameters() if p is w)
+        assert torch.allclose(found[key], w.grad / 3, rtol=1e-4, atol=1e-7), name
+
+
+def test_another_task_at_the_low_width(net):
+    """A width with a loss of its own learns that: odd or even at 2 bits, digits at 8."""
+    made = prepared(net, widths=(8, 2))
+    adapt = torch.optim.Adam(made.groups(1e-2))
+    x, y = torch.tensor(X[LEARN]), torch.tensor(Y[LEARN])
+    tasks = {
+        8: lambda said, labels: F.cross_entropy(said, labels),
+        2: lambda said, labels: F.cross_entropy(said[:, :2], labels % 2),
+    }
+    for step in range(60):
+        rows = np.random.default_rng(step).integers(0, len(x), 64)
+        adapt.zero_grad()
+        nested_backward(made, x[rows], y[rows], tasks, weights={8: 1, 2: 2})
+        adapt.step()
+    model = finish(made.eval())
+    assert hits(model.at(8)) > 0.9
+    odd = np.asarray(model.at(2)(X[HELD]))[:, :2].argmax(1)
+    assert (odd == Y[HELD] % 2).mean() > 0.8
+
+
+def test_random_widths(net):
+    """The cheap variant draws by step and seed alone, every width comes, and it learns."""
+    widths = (8, 4, 3, 2)
+    all_drawn = [drawn(widths, step, count=2, seed=3) for step in range(40)]
+    assert all_drawn == [drawn(widths, step, count=2, seed=3) for step in range(40)]
+    assert {b for pair in all_drawn for b in pair} == set(widths)
+    assert all(a > b for a, b in all_drawn)
+    made = train_nested(prepared(net), X[LEARN], Y[LEARN], epochs=1, batch=64, at_once=1)
+    assert hits(finish(made).at(2)) > 0.85
+
+
+# ------------------------------------------------------------------------------------------- restarts and processes
+
+
+def test_an_interruption_leaves_no_trace(net, tmp_path):
+    """Interrupted and resumed, the end is that of one go, to the bit."""
+    options = {"epochs": 1, "batch": 128, "augment": noisy, "at_once": 2}
+    whole = train_nested(prepared(net), X[LEARN], Y[LEARN], **options)
+
+    def stop(step, steps, word):
+        if step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_nested(prepared(net), X[LEARN], Y[LEARN], work=tmp_path, progress=stop, **options)
+    steps = []
+    again = train_nested(
+        prepared(net), X[LEARN], Y[LEARN], work=tmp_path, progress=lambda step, *_: steps.append(step), **options
+    )
+    assert steps[0] == 6
+    assert same(whole.state_dict(), again.state_dict())
+    with pytest.raises(ValueError, match="of another network, data or settings"):
+        train_nested(prepared(net), X[LEARN], Y[LEARN], work=tmp_path, **{**options, "batch": 64})
+
+
+def noisy(arrays, random):
+    return tuple((a + 0.05 * random.standard_normal(a.shape)).astype(a.dtype) for a in arrays)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_kills_leave_no_trace(net, tmp_path):
+    """Killed at any moment, ten times over, and resumed: the same end to the bit."""
+    trials = int(os.environ.get("BITLADDER_KILLS", "10"))
+    start = prepared(net, widths=(8, 2)).state_dict()
+    made = prepared(net, widths=(8, 2))
+
+    def go(work, seconds=None):
+        made.load_state_dict(start)
+        return train_nested(made, X[LEARN][:512], Y[LEARN][:512], epochs=4, batch=64, every=1, work=work)
+
+    want = {k: v.clone() for k, v in go(None).state_dict().items()}
+    random = np.random.default_rng(0)
+    for trial in range(trials):
+        child = os.fork()
+        if child == 0:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.05 + random.random() * 0.8)
+                signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+                go(tmp_path / str(trial))
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        random.random()
+        assert same(go(tmp_path / str(trial)).state_dict(), want)
+
+
+TOGETHER = """
+    import os, sys
+    import numpy as np, torch
+    torch.set_num_threads(1)
+    from bitladder.model import load
+    from bitladder.train.nested import train_nested
+    from bitladder.training import prepare
+    with np.load({data!r}) as held:
+        x, y = held["x"], held["y"]
+    made = prepare(load({file!r}), widths=(8, 2))
+    if sys.argv[2] == "stop":
+        def stop(step, steps, word):
+            if step == 3:
+                raise KeyboardInterrupt
+    else:
+        stop = None
+    try:
+        train_nested(made, x, y, epochs=1.5, batch=64, work=sys.argv[1] or None, progress=stop,
+                     every=2)
+    except KeyboardInterrupt:
+        os._exit(3)
+    if os.environ.get("RANK", "0") == "0":
+        torch.save(made.state_dict(), {out!r})
+"""
+
+
+def together(tmp_path, size, work="", how="go"):
+    """The state after a short run in so many processes."""
+    script, out = tmp_path / "run.py", tmp_path / f"out{size}.pt"
+    data, file = str(tmp_path / "data.npz"), str(tmp_path / "net.ladder")
+    np.savez(data, x=X[LEARN][:256], y=Y[LEARN][:256])
+    script.write_text(textwrap.dedent(TOGETHER.format(data=data, file=file, out=str(out))))
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    procs = []
+    for rank in range(size):
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        if size > 1:
+            env |= {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        procs.append(subprocess.Popen([sys.executable, str(script), work, how], env=env))
+    for p in procs:
+        try:
+            p.wait(30 if how == "stop" else 150)
+        except subprocess.TimeoutExpired:
+            p.kill()
+    return torch.load(out, weights_only=True) if out.exists() else None
+
+
+def test_processes(net, tmp_path):
+    """Two processes give the same bits, in one go or resumed, and one process nearly the same."""
+    finish(prepared(net, widths=(8, 2))).save(tmp_path / "net.ladder")
+    one, two = together(tmp_path, 1), together(tmp_path, 2)
+    together(tmp_path, 2, str(tmp_path / "work"), "stop")
+    assert (tmp_path / "work" / "nested.pt").exists()
+    (tmp_path / "out2.pt").unlink()
+    assert same(two, together(tmp_path, 2, str(tmp_path / "work")))
+    assert all(torch.allclose(one[k], two[k], rtol=0, atol=2e-3) for k in one)
