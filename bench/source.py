@@ -16,14 +16,15 @@ from torch import nn
 Tensor = Any
 LEFT_OUT = ("site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "turtledemo")
 SYMBOLS = 128  # bytes beyond ASCII are the last one
-APART = 9  # of so many files one is kept to report on
+APART, CHOOSE, TEST = 9, 7, 4  # of so many files, those to choose settings by and those to report on
 
 
 @dataclass(frozen=True)
 class Code:
-    """Source text as bytes: what is learned from, and other files to report on."""
+    """Source text as bytes: what is learned from, other files to choose settings by, and others again to report on."""
 
     learn: np.ndarray
+    choose: np.ndarray
     test: np.ndarray
 
 
@@ -34,8 +35,8 @@ def code(least: int = 0) -> Code:
     texts = [np.minimum(np.frombuffer(p.read_bytes() + b"\n", np.uint8), SYMBOLS - 1) for p in files]
     if not texts:
         raise FileNotFoundError(f"bench: Python source must be found in {root}, got none; install Python's standard library")
-    test = [t for i, t in enumerate(texts) if i % APART == 4]
-    return Code(np.concatenate([t for i, t in enumerate(texts) if i % APART != 4]), np.concatenate(test))
+    learn = [t for i, t in enumerate(texts) if i % APART not in (CHOOSE, TEST)]
+    return Code(np.concatenate(learn), *(np.concatenate(texts[at::APART]) for at in (CHOOSE, TEST)))
 
 
 def batches(text: np.ndarray, steps: range, batch: int, length: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,6 +1,7 @@
 """Quantization noise: the drawn part is coded, the rest is exact; products only get nearer; every restart is the same run."""
 
 import io
+import itertools
 import os
 import socket
 import subprocess
@@ -227,6 +228,7 @@ def test_what_cannot_be_is_said_in_one_line(options, words):
 @pytest.mark.parametrize("kind", PLANS)
 def test_a_run_goes_on_to_the_same_bits(kind):
     """Kept after three steps through a file and taken up again, between two fits of the scales."""
+
     def begun(seed):
         noise = Noise(net(seed), PLANS[kind], 0.5, seed=4, every=4)
         return noise, torch.optim.Adam(noise.module.parameters(), 1e-2)
@@ -250,7 +252,7 @@ def test_centroids_never_get_worse():
     """One round of k-means after another, the error of all blocks does not grow, and it does fall."""
     x = rng.standard_normal((2000, 4))
     errors = [assigned(x, np.ones_like(x), centroids(x, np.ones_like(x), 16, rounds))[1].sum() for rounds in range(1, 20)]
-    assert all(b <= a * (1 + 1e-12) for a, b in zip(errors, errors[1:], strict=False))
+    assert all(b <= a * (1 + 1e-12) for a, b in itertools.pairwise(errors))
     assert errors[-1] < 0.95 * errors[0]
 
 
@@ -333,6 +335,7 @@ def test_products_say_what_is_wrong():
 
 def test_products_go_on_to_the_same_bits():
     """Kept between two groups and after a few steps; the rest of the module learns along."""
+
     def learned(products, adam, steps):
         for step in steps:
             adam.zero_grad()
@@ -342,11 +345,7 @@ def test_products_go_on_to_the_same_bits():
     def ends(products):
         return [*products.tables(), *products.rest()]
 
-    def begun(seed):
-        products = Products(net(seed))
-        return products
-
-    whole, half = begun(0), begun(0)
+    whole, half = Products(net()), Products(net())
     for products in (whole, half):
         products.freeze("0.*", Product(8, 16))
     adams = [torch.optim.Adam([*p.tables(), *p.rest()], 1e-2) for p in (whole, half)]
@@ -356,7 +355,7 @@ def test_products_go_on_to_the_same_bits():
     torch.save([half.module.state_dict(), half.state_dict(), adams[1].state_dict()], file)
     file.seek(0)
     kept = torch.load(file, weights_only=True)
-    again = begun(1)
+    again = Products(net(1))
     again.module.load_state_dict(kept[0])
     again.load_state_dict(kept[1])
     adam = torch.optim.Adam([*again.tables(), *again.rest()], 1e-2)

@@ -1,6 +1,6 @@
-"""Quantization noise: in every step a drawn part of the weights passes through its format, the rest stays exact (S11, US20230222334).
+"""Quantization noise: in each step a drawn part of the weights passes through its format, the rest is exact (S11).
 
-The network computes with temporaries; the parameters that learn are never written to. On the drawn part the gradient passes
+After US20230222334. The network computes with temporaries; the parameters that learn are never written to. On the drawn part the gradient passes
 straight through, elsewhere it is exact.
 """
 
@@ -128,7 +128,9 @@ class Noise:
     def load_state_dict(self, kept: Mapping[str, Any]) -> None:
         """Go on from a state."""
         if strange := set(kept["fits"]) - set(self.formats):
-            raise ValueError(f"noise: the state must be of {list(self.formats)}, got {sorted(strange)}; make it with the same plan")
+            raise ValueError(
+                f"noise: the state must be of {list(self.formats)}, got {sorted(strange)}; make it with the same plan"
+            )
         self.steps = int(kept["steps"])
         self.encodings = {
             name: Encoding(self.formats[name], {k: v.cpu().numpy() for k, v in params.items()}, tuple(kept["axes"][name]))
@@ -162,4 +164,3 @@ def through(encoding: Encoding, x: Tensor, bits: int | None = None) -> Tensor:
 def like(x: Tensor, values: np.ndarray) -> Tensor:
     """Values as a tensor where `x` is and of its kind."""
     return torch.from_numpy(np.ascontiguousarray(values)).to(x.device, x.dtype)
-

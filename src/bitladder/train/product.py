@@ -1,7 +1,7 @@
 """Iterative product quantization: weights become codes of blocks one group after another, and centroids go on learning (S11).
 
 Which centroid a block has is settled when its weight is frozen (k-means). From then on the table alone learns: a centroid by the
-mean of its blocks' gradients, in the int8 steps in which files hold it, so what is trained is what is stored.
+mean of its blocks' gradients, in the int8 steps that files hold, so what is trained is what is stored.
 """
 
 from __future__ import annotations
@@ -92,9 +92,13 @@ class Products:
         form = parse(fmt) if isinstance(fmt, str) else fmt
         if not isinstance(form, Product):
             raise ValueError(f"freeze: the format must be productDxK, got {fmt}")
-        new = {n: p for n, p in self.module.named_parameters() if p.ndim > 1 and fnmatchcase(n, pattern) and n not in self.frozen}
+        new = {
+            n: p for n, p in self.module.named_parameters() if p.ndim > 1 and fnmatchcase(n, pattern) and n not in self.frozen
+        }
         if not new:
-            raise ValueError(f"freeze: {pattern!r} must match a weight that is not frozen yet; names are as in named_parameters()")
+            raise ValueError(
+                f"freeze: {pattern!r} must match a weight that is not frozen yet; names are as in named_parameters()"
+            )
         found = {name: Frozen.of(p, fitting(form, p.shape)) for name, p in new.items()}
         self.frozen.update(found)
         return [f.table for f in found.values()]
@@ -126,23 +130,37 @@ class Products:
     def state_dict(self) -> dict[str, Any]:
         """What was frozen, and the tables as they are now; the other parameters are the module's."""
         return {
-            name: {"format": str(f.format), "axes": list(f.axes), "codes": f.codes, "scale": f.scale, "table": f.table.detach().clone()}
+            name: {
+                "format": str(f.format),
+                "axes": list(f.axes),
+                "codes": f.codes,
+                "scale": f.scale,
+                "table": f.table.detach().clone(),
+            }
             for name, f in self.frozen.items()
         }
 
     def load_state_dict(self, kept: Mapping[str, Any]) -> None:
-        """Go on from a state; tables are new tensors, so make the optimizer after this."""
+        """Go on from a state. Tables that are there take its values; others are new, for the optimizer made next."""
         names = {n for n, _ in self.module.named_parameters()}
         if strange := sorted(set(kept) - names):
             raise ValueError(f"products: the state must be of this module, got {strange[0]!r}, which it does not have")
-        self.frozen = {name: restored(held) for name, held in kept.items()}
+        found = {name: restored(held) for name, held in kept.items()}
+        for name, then in found.items():
+            if name in self.frozen and self.frozen[name].table.shape == then.table.shape:
+                table = self.frozen[name].table
+                table.data.copy_(then.table.detach())
+                then.table = table
+        self.frozen = found
 
 
 def restored(kept: Mapping[str, Any]) -> Frozen:
     """A frozen weight of its state."""
     fmt = parse(kept["format"])
     assert isinstance(fmt, Product)
-    return Frozen(fmt, kept["codes"].clone(), kept["scale"].clone(), kept["table"].clone().requires_grad_(), tuple(kept["axes"]))
+    return Frozen(
+        fmt, kept["codes"].clone(), kept["scale"].clone(), kept["table"].clone().requires_grad_(), tuple(kept["axes"])
+    )
 
 
 def fitting(fmt: Product, shape: Sequence[int]) -> Product:
