@@ -1,7 +1,7 @@
 """Quantization noise on a language model of code (S11): int4 in three ways, and product codebooks 20 times smaller.
 
-A small transformer completes the Python standard library's source, byte by byte. It is trained once as floats; every method goes
-on from there, and so does the float network that it is compared with, for as many steps on the same batches.
+A small transformer completes the Python standard library's source, byte by byte. It is trained once as floats; every method
+goes on from there, and so does the float network that it is compared with, for as many steps on the same batches.
 Perplexity is per byte, on files that none has seen. Each run keeps its state every few steps, and goes on from there.
 """
 
@@ -26,10 +26,10 @@ from bitladder.formats import Format, Int, Product
 from bitladder.train.noise import Noise
 from bitladder.train.product import Products
 
-RATE, TUNING = 3e-3, 1e-3  # of Adam: from scratch, and going on from there
+RATE, TUNING = 3e-3, 3e-3  # of Adam: from scratch, and going on from there
 PEER = "float"
 INT4 = Int(4, per="tensor")  # one range for a whole weight, as in the published method
-NOISE = 0.5
+FULL_AT = 0.7  # of a run, when noise that grows from nothing is everywhere
 BLOCKS = 0.1  # of a product codebook's, drawn to zero
 SMALLER, WITHIN = 20.0, 1.15
 GROUPS = ("blocks.*.up.weight", "blocks.*.down.weight", "*bytes.weight", "*places.weight", "blocks.*.weight")
@@ -53,6 +53,7 @@ class Size:
 FULL = Size(256, 4, 128, 16, 2000, 600, Product(8, 512, "tensor"), 512)
 QUICK = Size(64, 2, 64, 16, 800, 240, Product(4, 16, "tensor"), 256)
 Net = Any
+Rate = float | Callable[[int], float]
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def rows(data: Path, quick: bool) -> list[Row]:
     found = {
         "int4 after training": work("post", lambda: in_floats(task, begun, short, INT4)).value,
         "int4 quantization-aware": work("aware", lambda: in_int4(task, begun, short, 1.0)).value,
-        "int4 with noise": work("noise", lambda: in_int4(task, begun, short, NOISE)).value,
+        "int4 with noise": work("noise", lambda: in_int4(task, begun, short, growing(size.more))).value,
     }
     products = work("products", lambda: in_products(task, begun)).value
     out = [row(name, ours, peer["int4"]) for name, ours in found.items()]
@@ -138,10 +139,15 @@ def in_floats(task: Task, begun: Net, steps: range, fmt: Format | None = None) -
     return judged(net, Noise(net, {"*": fmt}).quantized() if fmt else {}, task)
 
 
-def in_int4(task: Task, begun: Net, steps: range, rate: float) -> np.ndarray:
-    """Nats after more steps with `rate` of all weights in int4; at the end all are."""
+def growing(steps: int) -> Callable[[int], float]:
+    """A rate that rises evenly from 0 to 1."""
+    return lambda step: min(1.0, step / (FULL_AT * steps))
+
+
+def in_int4(task: Task, begun: Net, steps: range, rate: Rate) -> np.ndarray:
+    """Nats after more steps with a part of all weights in int4; at the end all are."""
     noise = Noise(copy.deepcopy(begun), {"*": INT4}, rate, every=EVERY)
-    trained(Course.noisy(noise), task, f"int4 {rate}", steps, TUNING)
+    trained(Course.noisy(noise), task, f"int4 {'with noise' if callable(rate) else 'aware'}", steps, TUNING)
     return judged(noise.module, noise.quantized(), task)
 
 

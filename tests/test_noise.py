@@ -137,7 +137,7 @@ def test_without_noise_it_is_plain_training_and_with_all_of_it_everything_is_cod
             loss(module, slice(32 * step, 32 * step + 32)).backward()
             adam.step()
     assert equal(plain.parameters(), noise.module.parameters())
-    noise.rate = 1.0
+    noise = Noise(noise.module, PLANS["int4"], 1.0)
     stored = {n: torch.from_numpy(q.decode()) for n, q in noise.stored().items()}
     assert all(torch.equal(w, stored[n]) for n, w in noise.weights().items())
     noise.module.eval()
@@ -204,6 +204,17 @@ def test_scales_follow_the_weights_every_so_many_steps():
         noise.step()
     assert scales[0] == scales[1] == scales[2]
     assert scales[3] == 2 * scales[0]
+
+
+def test_the_rate_may_follow_the_steps():
+    noise = Noise(one(), {"*": Int(4)}, lambda step: step / 4)
+    drawn = []
+    for _ in range(5):
+        drawn.append(float(noise.mask(0, "weight").float().mean()))
+        noise.step()
+    assert drawn == pytest.approx([0, 0.25, 0.5, 0.75, 1], abs=0.01)
+    with pytest.raises(ValueError, match=r"rate must be 0 to 1, got 1\.25"):
+        noise.weights()
 
 
 def test_biases_and_norms_are_left_and_the_last_pattern_wins():

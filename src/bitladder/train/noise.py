@@ -1,12 +1,12 @@
 """Quantization noise: in each step a drawn part of the weights passes through its format, the rest is exact (S11).
 
-After US20230222334. The network computes with temporaries; the parameters that learn are never written to. On the drawn part the gradient passes
-straight through, elsewhere it is exact.
+After US20230222334. The network computes with temporaries; the parameters that learn are never written to. On the drawn part
+the gradient passes straight through, elsewhere it is exact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -27,10 +27,10 @@ class Noise:
     """A module whose planned weights pass through their formats in a drawn part of their blocks, anew in each step.
 
     plan: formats by patterns of parameter names, the last match wins; what has fewer than two axes, biases and norms, is
-    left alone. A block is a weight, or what one code of a product codebook stands for. rate: how likely a block is drawn: 0
-    is plain training, 1 is quantization-aware training. every: steps between two fits of scales or centroids to the weights
-    (`cover` as in `formats.fit`). drop: drawn blocks become zero, a cheap stand-in for product codebooks. widths: of nested
-    formats, those of which each step draws one.
+    left alone. A block is a weight, or what one code of a product codebook stands for. rate: how likely a block is drawn, or
+    a function of the step that says it; 0 is plain training, 1 is quantization-aware training. every: steps between two fits
+    of scales or centroids to the weights (`cover` as in `formats.fit`). drop: drawn blocks become zero, a cheap stand-in for
+    product codebooks. widths: of nested formats, those of which each step draws one.
 
     Call it like the module, then `step()` once per step of the optimizer. Not in training mode everything is quantized.
     """
@@ -39,7 +39,7 @@ class Noise:
         self,
         module: Any,
         plan: Plan,
-        rate: float = 0.5,
+        rate: float | Callable[[int], float] = 0.5,
         *,
         seed: int = 0,
         every: int = 100,
@@ -47,22 +47,29 @@ class Noise:
         drop: bool = False,
         widths: Sequence[int] = (),
     ):
-        if not 0 <= rate <= 1:
-            raise ValueError(f"noise: rate must be 0 to 1, got {rate}")
         if every < 1:
             raise ValueError(f"noise: every must be at least 1 step, got {every}")
-        self.module, self.rate, self.seed, self.every, self.cover, self.drop = module, rate, seed, every, cover, drop
+        self.module, self.asked, self.seed, self.every, self.cover, self.drop = module, rate, seed, every, cover, drop
         self.widths = tuple(widths)
         self.formats = planned(module, plan)
         if self.widths and (other := [n for n, f in self.formats.items() if not hasattr(f, "at")]):
             raise ValueError(f"noise: drawn widths need nested formats, got {self.formats[other[0]]} for {other[0]!r}")
         self.encodings: dict[str, Encoding] = {}
         self.steps = 0
+        _ = self.rate  # which is checked
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the module says with this step's weights."""
         weights = self.weights() if self.module.training else self.quantized()
         return functional_call(self.module, weights, args, kwargs)
+
+    @property
+    def rate(self) -> float:
+        """How likely a block is drawn in this step."""
+        rate = self.asked(self.steps) if callable(self.asked) else self.asked
+        if not 0 <= rate <= 1:
+            raise ValueError(f"noise: rate must be 0 to 1, got {rate}")
+        return rate
 
     def step(self) -> None:
         """The next draw from now on."""

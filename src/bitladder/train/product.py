@@ -1,7 +1,7 @@
 """Iterative product quantization: weights become codes of blocks one group after another, and centroids go on learning (S11).
 
-Which centroid a block has is settled when its weight is frozen (k-means). From then on the table alone learns: a centroid by the
-mean of its blocks' gradients, in the int8 steps that files hold, so what is trained is what is stored.
+Which centroid a block has is settled when its weight is frozen (k-means). From then on the table alone learns: a centroid by
+the mean of its blocks' gradients, in the int8 steps that files hold, so what is trained is what is stored.
 """
 
 from __future__ import annotations
