@@ -46,6 +46,12 @@ def test_a_model_that_knows_nothing_has_the_perplexity_of_all_symbols():
     assert math.exp(found.mean()) == pytest.approx(source.SYMBOLS)
 
 
+def test_code_is_completed_by_its_likeliest_bytes():
+    """A model that says the byte after the last one counts on, however far."""
+    said = source.completed(lambda x: torch.nn.functional.one_hot((x + 1) % 128, 128).float(), "0123", 6, 3)
+    assert said == "0123456789"
+
+
 @pytest.mark.parametrize("method", ["in_products", "in_int4"])
 def test_an_interrupted_run_goes_on_to_the_same_answers(tmp_path, monkeypatch, method):
     """Interrupted whenever a state was kept, a run ends in the same numbers."""
