@@ -30,7 +30,6 @@ RATE, TUNING = 3e-3, 3e-3  # of Adam: from scratch, and going on from there
 PEER = "float"
 INT4 = Int(4, per="tensor")  # one range for a whole weight, as in the published method
 FULL_AT = 0.7  # of a run, when noise that grows from nothing is everywhere
-TABLES = Product(2, 64, "tensor")  # of bytes and places: few weights, and every answer depends on them
 BEGUN = "    def __init__(self, "  # is completed
 SMALLER, WITHIN = 20.0, 1.15
 GROUPS = ("blocks.*.up.weight", "blocks.*.down.weight", "bytes.weight", "places.weight", "blocks.*.weight")
@@ -39,7 +38,10 @@ EVERY = 50  # steps between two states kept, and between two fits of scales
 
 @dataclass(frozen=True)
 class Size:
-    """The network, how much it learns, and the stretches of text to report on."""
+    """The network, how much it learns, its product codebooks, and the stretches of text to report on.
+
+    tables: of bytes and places, finer: they are few weights, and every answer depends on them.
+    """
 
     width: int
     layers: int
@@ -48,11 +50,12 @@ class Size:
     steps: int
     more: int
     centroids: Product
+    tables: Product
     stretches: int
 
 
-FULL = Size(256, 4, 128, 16, 2000, 600, Product(4, 32, "tensor"), 512)
-QUICK = Size(128, 3, 64, 16, 600, 200, Product(4, 32, "tensor"), 256)
+FULL = Size(256, 4, 128, 16, 2000, 600, Product(4, 32, "tensor"), Product(2, 64, "tensor"), 512)
+QUICK = Size(128, 3, 64, 16, 600, 200, Product(4, 32, "tensor"), Product(2, 32, "tensor"), 256)
 Net = Any
 Rate = float | Callable[[int], float]
 
@@ -155,7 +158,7 @@ def in_int4(task: Task, begun: Net, steps: range, rate: Rate) -> np.ndarray:
 def in_products(task: Task, begun: Net) -> np.ndarray:
     """Times smaller, then nats, of the network in product codebooks: noise first, then group by group."""
     size, net = task.size, copy.deepcopy(begun)
-    plan = {"*": size.centroids, "bytes.weight": TABLES, "places.weight": TABLES}
+    plan = {"*": size.centroids, "bytes.weight": size.tables, "places.weight": size.tables}
     noise = Noise(net, plan, growing(size.more), every=EVERY)
     trained(Course.noisy(noise), task, "products, noise", task.after(size.more), TUNING)
     products, done = Products(net), size.more

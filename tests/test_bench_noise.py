@@ -11,7 +11,7 @@ from bench import train_noise as bench
 from bench.result import Row
 from bitladder.formats import Product
 
-SMALL = bench.Size(16, 1, 16, 4, 8, 6, Product(4, 8, "tensor"), 8)
+SMALL = bench.Size(16, 1, 16, 4, 8, 6, Product(4, 8, "tensor"), Product(2, 8, "tensor"), 8)
 TEXT = source.Code(*(np.random.default_rng(s).integers(0, 128, 4000).astype(np.uint8) for s in (0, 1, 2)))
 
 
