@@ -30,15 +30,18 @@ RATE, TUNING = 3e-3, 3e-3  # of Adam: from scratch, and going on from there
 PEER = "float"
 INT4 = Int(4, per="tensor")  # one range for a whole weight, as in the published method
 FULL_AT = 0.7  # of a run, when noise that grows from nothing is everywhere
-BLOCKS = 0.1  # of a product codebook's, drawn to zero
+BEGUN = "    def __init__(self, "  # is completed
 SMALLER, WITHIN = 20.0, 1.15
-GROUPS = ("blocks.*.up.weight", "blocks.*.down.weight", "*bytes.weight", "*places.weight", "blocks.*.weight")
+GROUPS = ("blocks.*.up.weight", "blocks.*.down.weight", "bytes.weight", "places.weight", "blocks.*.weight")
 EVERY = 50  # steps between two states kept, and between two fits of scales
 
 
 @dataclass(frozen=True)
 class Size:
-    """The network, how much it learns, and the stretches of text to report on."""
+    """The network, how much it learns, its product codebooks, and the stretches of text to report on.
+
+    tables: of bytes and places, finer: they are few weights, and every answer depends on them.
+    """
 
     width: int
     layers: int
@@ -47,11 +50,12 @@ class Size:
     steps: int
     more: int
     centroids: Product
+    tables: Product
     stretches: int
 
 
-FULL = Size(256, 4, 128, 16, 2000, 600, Product(8, 512, "tensor"), 512)
-QUICK = Size(64, 2, 64, 16, 800, 240, Product(4, 16, "tensor"), 256)
+FULL = Size(256, 4, 128, 16, 2000, 600, Product(4, 32, "tensor"), Product(2, 64, "tensor"), 512)
+QUICK = Size(128, 3, 64, 16, 600, 200, Product(4, 32, "tensor"), Product(2, 32, "tensor"), 256)
 Net = Any
 Rate = float | Callable[[int], float]
 
@@ -154,11 +158,12 @@ def in_int4(task: Task, begun: Net, steps: range, rate: Rate) -> np.ndarray:
 def in_products(task: Task, begun: Net) -> np.ndarray:
     """Times smaller, then nats, of the network in product codebooks: noise first, then group by group."""
     size, net = task.size, copy.deepcopy(begun)
-    noise = Noise(net, {"*": size.centroids}, BLOCKS, drop=True)
+    plan = {"*": size.centroids, "bytes.weight": size.tables, "places.weight": size.tables}
+    noise = Noise(net, plan, growing(size.more), every=EVERY)
     trained(Course.noisy(noise), task, "products, noise", task.after(size.more), TUNING)
     products, done = Products(net), size.more
     for i, pattern in enumerate(GROUPS):
-        products.freeze(pattern, size.centroids)
+        products.freeze(pattern, plan.get(pattern, size.centroids))
         course = Course(products, [*products.tables(), *products.rest()], {"net": net, "products": products})
         steps = task.after(size.more // (1 if i + 1 == len(GROUPS) else 4), done)
         trained(course, task, f"products, {i}", steps, TUNING)
@@ -168,9 +173,14 @@ def in_products(task: Task, begun: Net) -> np.ndarray:
 
 
 def judged(net: Net, weights: Mapping[str, Any], task: Task) -> np.ndarray:
-    """Nats per byte of test text, computed with other weights."""
+    """Nats per byte of test text, computed with other weights; and a line that they complete."""
     held = {name: w.detach() for name, w in weights.items()}
-    return source.nats(lambda x: functional_call(net, held, (x,)), task.text.test, task.size.length, task.size.stretches)
+
+    def say(x: Any) -> Any:
+        return functional_call(net, held, (x,))
+
+    tell(f"completes: {source.completed(say, BEGUN, 40, task.size.length)!r}")
+    return source.nats(say, task.text.test, task.size.length, task.size.stretches)
 
 
 def trained(course: Course, task: Task, name: str, steps: range, rate: float) -> None:

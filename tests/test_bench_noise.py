@@ -11,7 +11,7 @@ from bench import train_noise as bench
 from bench.result import Row
 from bitladder.formats import Product
 
-SMALL = bench.Size(16, 1, 16, 4, 8, 6, Product(4, 8, "tensor"), 8)
+SMALL = bench.Size(16, 1, 16, 4, 8, 6, Product(4, 8, "tensor"), Product(2, 8, "tensor"), 8)
 TEXT = source.Code(*(np.random.default_rng(s).integers(0, 128, 4000).astype(np.uint8) for s in (0, 1, 2)))
 
 
@@ -44,6 +44,12 @@ def test_a_byte_depends_on_those_before_it_alone():
 def test_a_model_that_knows_nothing_has_the_perplexity_of_all_symbols():
     found = source.nats(lambda x: torch.zeros(*x.shape, source.SYMBOLS), TEXT.test, 16, 8)
     assert math.exp(found.mean()) == pytest.approx(source.SYMBOLS)
+
+
+def test_code_is_completed_by_its_likeliest_bytes():
+    """A model that says the byte after the last one counts on, however far."""
+    said = source.completed(lambda x: torch.nn.functional.one_hot((x + 1) % 128, 128).float(), "0123", 6, 3)
+    assert said == "0123456789"
 
 
 @pytest.mark.parametrize("method", ["in_products", "in_int4"])
