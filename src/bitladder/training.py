@@ -52,7 +52,7 @@ def prepare(
     net: a torch module, an ExportedProgram, the path of an ONNX file, a float Graph, or a quantized `Model`, which brings its
     plan and its ranges. calib: as for `quantize`; the first `batches` batches of it are looked at.
     plan, effort, rounding, seed: as for `quantize`, which chooses the ranges that training starts from.
-    widths: those to be trained at, all that the bench of nested files knows by default; others than nested formats have one.
+    widths: those to be trained at, by default 8, 4, 3 and 2 as far as the nested weights have them; other formats have one.
     start: masters begin as what their widest codes stand for ("codes": every width starts as quantized), or as the float
     weights ("float"). follow: activations have the width of the weights, from 2 bits up, and into a layer with a floor that
     layer's; `finish` then takes a width. learn_ranges: ranges of weights and activations learn too; `refit` chooses them anew

@@ -195,7 +195,8 @@ def train_nested(
         about = {
             "steps": steps, "batch": lesson.batch, "rate": rate, "distill": distill, "rule": rule, "weights": weights,
             "at_once": at_once, "seed": seed, "widths": net.widths, "processes": group.size, "torch": torch.__version__,
-            "optimizer": type(adapt).__name__, "augment": getattr(augment, "__qualname__", None), "teacher": type(teacher).__name__,
+            "optimizer": type(adapt).__name__, "augment": getattr(augment, "__qualname__", None),
+            "teacher": type(teacher).__name__,
         }  # fmt: skip
         start = [x.detach().cpu().numpy() for x in (*net.parameters(), *net.buffers())]
         kept = Kept(work, "" if work is None else fingerprint(about, [*lesson.known(), *start]), group)
