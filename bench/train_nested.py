@@ -40,6 +40,7 @@ class Size:
     epochs: float
     seeds: tuple[int, ...]
     test: int
+    effort: str = "balanced"  # of quantization before training
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,9 @@ class Run:
     follow: bool = False
 
 
-QUICK, FULL = Size(10_000, 1, (0,), 2_000), Size(None, 4, (0,), 10_000)
-RUNS = {
-    "nested": Run(8, WIDTHS),
-    **{f"{b} bits alone": Run(b, (b,)) for b in ALONE},
+QUICK, FULL = Size(10_000, 1, (0,), 2_000, "fast"), Size(None, 4, (0,), 10_000)
+RUNS = {"nested": Run(8, WIDTHS), **{f"{b} bits alone": Run(b, (b,)) for b in ALONE}}
+ALSO = {
     "nested down to 1 bit": Run(8, (8, 4, 2, 1)),
     "nested, activations too": Run(8, WIDTHS, follow=True),
 }
@@ -65,23 +65,20 @@ def rows(data: Path, quick: bool) -> list[Row]:
     size = QUICK if quick else FULL
     torch.set_num_threads(1)
     learn, test, calib = splits(data, size)
-    work = Work.of("train_nested", size, RATE, BATCH, RUNS)
+    also = {} if quick else ALSO
+    work = Work.of("train_nested", size, RATE, BATCH, RUNS, ALSO)
     plain = work("float", lambda: right(resnet.load(data, 20), test)).value
     hits = {
         name: np.mean([work(f"{name} {seed}", lambda n=name, s=seed: trained(data, n, learn, test, calib, size, s)).value
                        for seed in size.seeds], 0)
-        for name in RUNS
+        for name in RUNS | also
     }  # fmt: skip
     ours = dict(zip(WIDTHS, hits["nested"], strict=True))
     alone = {b: hits[f"{b} bits alone"][0] for b in ALONE}
     found = [row(f"nested at {b} bits", ours[b], plain, "float") for b in WIDTHS]
     found += [row(f"nested at {b} bits", ours[b], alone[b], f"{b} bits alone") for b in ALONE]
-    others = ("nested down to 1 bit", "nested, activations too")
-    return found + [
-        row(f"{name}, at {b} bits", h, plain, "float")
-        for name in others
-        for b, h in zip(RUNS[name].widths, hits[name], strict=True)
-    ]
+    pairs = [(name, b, h) for name, run in also.items() for b, h in zip(run.widths, hits[name], strict=True)]
+    return found + [row(f"{name}, at {b} bits", h, plain, "float") for name, b, h in pairs]
 
 
 def row(what: str, ours: np.ndarray, peer: np.ndarray, name: str) -> Row:
@@ -127,10 +124,10 @@ def trained(
     data: Path, name: str, learn: cifar.Split, test: cifar.Split, calib: np.ndarray, size: Size, seed: int
 ) -> np.ndarray:
     """Which test images one trained network gets right, at each of its widths."""
-    run = RUNS[name]
+    run = (RUNS | ALSO)[name]
     matter = {b: MATTER[b] for b in run.widths if b in MATTER}
     plan = {"*": Nested(run.planes, matter=matter), "a=*": Int(8)}
-    net = prepare(resnet.load(data, 20), plan, calib, widths=run.widths, follow=run.follow, seed=seed)
+    net = prepare(resnet.load(data, 20), plan, calib, widths=run.widths, follow=run.follow, effort=size.effort, seed=seed)
     folder = FOLDER / "train_nested" / f"{name.replace(' ', '_')}_{seed}_{size.images}_{size.epochs}"
 
     def progress(step: int, steps: int, word: str) -> None:
