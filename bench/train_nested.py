@@ -1,8 +1,9 @@
 """One nested network trained at all widths at once, against networks trained at just one width for the same epochs.
 
-ResNet-20 from its trained floats on CIFAR-10, flips and shifts. Every run starts from quantization after training, has the same
-batches and the same rate, and keeps its state, so that it goes on where it was stopped. Accuracies are those of the finished
-files, run by the native core. First and last layer have six planes at least, in every network.
+ResNet-20 from its trained floats on CIFAR-10, flips and shifts. Every run starts from quantization after training for its own
+widths, has the same batches, rate and teacher (the float network), and keeps its state, so that it goes on where it was
+stopped. Accuracies are those of the finished files, run by the native core. First and last layer have six planes at least, in
+every network.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from bench import cifar, resnet
 from bench.options import tell
 from bench.result import Figure, Row
 from bench.work import FOLDER, Work
-from bitladder.formats import Nested
+from bitladder.formats import Int, Nested
+from bitladder.formats.nested import MATTER
 from bitladder.train.nested import train_nested
 from bitladder.training import finish, prepare
 
-RATE, BATCH = 5e-3, 128
+RATE, BATCH = 1e-3, 128
 WIDTHS = (8, 4, 3, 2)
 ALONE = (4, 2)  # widths that have a dedicated network
 OFF = {4: 0.2, 2: 0.8}  # points that these widths may lose against float,
 BEHIND = 0.5  # and against the dedicated network
-WEIGHTS = {8: 1.0, 4: 1.0, 3: 1.0, 2: 1.0, 1: 1.0}
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Size:
     epochs: float
     seeds: tuple[int, ...]
     test: int
+    effort: str = "balanced"  # of quantization before training
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,11 @@ class Run:
     follow: bool = False
 
 
-QUICK, FULL = Size(10_000, 1, (0,), 2_000), Size(None, 4, (0,), 10_000)
-RUNS = {
-    "nested": Run(8, WIDTHS),
-    **{f"{b} bits alone": Run(b, (b,)) for b in ALONE},
-    "nested, down to 1 bit": Run(8, (8, 4, 2, 1)),
+QUICK, FULL = Size(10_000, 1, (0,), 2_000, "fast"), Size(None, 4, (0,), 10_000)
+RUNS = {"nested": Run(8, WIDTHS), **{f"{b} bits alone": Run(b, (b,)) for b in ALONE}}
+ALSO = {
+    "nested down to 1 bit": Run(8, (8, 4, 2, 1)),
+    "nested, activations too": Run(8, WIDTHS, follow=True),
 }
 
 
@@ -63,36 +65,34 @@ def rows(data: Path, quick: bool) -> list[Row]:
     size = QUICK if quick else FULL
     torch.set_num_threads(1)
     learn, test, calib = splits(data, size)
-    work = Work.of("train_nested", size, RATE, BATCH, WIDTHS, WEIGHTS)
+    also = {} if quick else ALSO
+    work = Work.of("train_nested", size, RATE, BATCH, RUNS, ALSO)
     plain = work("float", lambda: right(resnet.load(data, 20), test)).value
     hits = {
         name: np.mean([work(f"{name} {seed}", lambda n=name, s=seed: trained(data, n, learn, test, calib, size, s)).value
                        for seed in size.seeds], 0)
-        for name in RUNS
+        for name in RUNS | also
     }  # fmt: skip
     ours = dict(zip(WIDTHS, hits["nested"], strict=True))
     alone = {b: hits[f"{b} bits alone"][0] for b in ALONE}
     found = [row(f"nested at {b} bits", ours[b], plain, "float") for b in WIDTHS]
     found += [row(f"nested at {b} bits", ours[b], alone[b], f"{b} bits alone") for b in ALONE]
-    deep = RUNS["nested, down to 1 bit"].widths
-    return found + [
-        row(f"nested down to 1 bit, at {b} bits", h, plain, "float")
-        for b, h in zip(deep, hits["nested, down to 1 bit"], strict=True)
-    ]
+    pairs = [(name, b, h) for name, run in also.items() for b, h in zip(run.widths, hits[name], strict=True)]
+    return found + [row(f"{name}, at {b} bits", h, plain, "float") for name, b, h in pairs]
 
 
 def row(what: str, ours: np.ndarray, peer: np.ndarray, name: str) -> Row:
     """One comparison; the interval is that of paired answers to the same images."""
     difference = ours.astype(np.float64) - peer
     spread = 100 * 1.96 * float(difference.std()) / math.sqrt(len(difference))
-    return Row.of(f"ResNet-20, 4 epochs: {what}, top-1 %", 100 * float(ours.mean()), 100 * float(peer.mean()), name, spread)
+    return Row.of(f"ResNet-20 trained on: {what}, top-1 %", 100 * float(ours.mean()), 100 * float(peer.mean()), name, spread)
 
 
 def figures(found: list[Row]) -> Mapping[str, Figure]:
     """What was asked for: points lost against float, and against a network of that width alone."""
 
     def lost(bits: int, peer: str) -> tuple[float, float]:
-        r = next(r for r in found if f"nested at {bits} bits," in r.what and r.peer_name == peer)
+        r = next(r for r in found if f": nested at {bits} bits," in r.what and r.peer_name == peer)
         drop = r.peer - r.ours  # type: ignore[operator]  # measured, both
         return drop, drop - (r.spread or 0)
 
@@ -124,8 +124,10 @@ def trained(
     data: Path, name: str, learn: cifar.Split, test: cifar.Split, calib: np.ndarray, size: Size, seed: int
 ) -> np.ndarray:
     """Which test images one trained network gets right, at each of its widths."""
-    run = RUNS[name]
-    net = prepare(resnet.load(data, 20), str(Nested(run.planes)), calib, widths=run.widths, seed=seed)
+    run = (RUNS | ALSO)[name]
+    matter = {b: MATTER[b] for b in run.widths if b in MATTER}
+    plan = {"*": Nested(run.planes, matter=matter), "a=*": Int(8)}
+    net = prepare(resnet.load(data, 20), plan, calib, widths=run.widths, follow=run.follow, effort=size.effort, seed=seed)
     folder = FOLDER / "train_nested" / f"{name.replace(' ', '_')}_{seed}_{size.images}_{size.epochs}"
 
     def progress(step: int, steps: int, word: str) -> None:
@@ -134,10 +136,10 @@ def trained(
 
     train_nested(
         net, learn.images, learn.labels, epochs=size.epochs, batch=BATCH, rate=RATE, augment=flipped, seed=seed,
-        weights={b: WEIGHTS[b] for b in run.widths}, work=folder, progress=progress,
+        teacher=resnet.load(data, 20), work=folder, progress=progress,
     )  # fmt: skip
-    model = finish(net).with_(threads=1, batch=200)
-    found = np.stack([right(model.at(b), test) for b in run.widths])
+    models = {b: finish(net, b).with_(threads=1, batch=200) for b in run.widths}
+    found = np.stack([right(models[b].at(b), test) for b in run.widths])
     (folder / "nested.pt").unlink(missing_ok=True)
     return found
 

@@ -188,6 +188,23 @@ def test_one_bit_learns(net):
     assert hits(after.at(8)) > 0.94
 
 
+def test_activations_that_follow(net):
+    """Activations have the width of the weights, 2 bits at least; each width is finished into a file that computes the same."""
+    made = prepared(net, widths=(8, 4, 2), follow=True)
+    train_nested(made, X[LEARN], Y[LEARN], epochs=2, batch=64)
+    for bits, least in ((8, 0.9), (4, 0.9), (2, 0.5)):
+        model = finish(made, bits)
+        spans = {e.format.bits for e in model.whole.encodings.values()}
+        assert bits in spans
+        assert spans <= {bits, 6, 8}
+        with made.at(bits), torch.no_grad():
+            said = made(torch.tensor(X[HELD])).numpy()
+        assert (said.argmax(1) == model(X[HELD]).argmax(1)).mean() > 0.98
+        assert hits(model) > least
+    with pytest.raises(ValueError, match=r"give one of \[8, 4, 2\]"):
+        finish(made)
+
+
 def test_your_own_loop(net):
     """Any optimizer, one width or several; float starts, tables and other formats too."""
     x, y = torch.tensor(X[LEARN][:64]), torch.tensor(Y[LEARN][:64])
@@ -286,6 +303,17 @@ def test_one_step_by_hand(net):
     for name, w in made.weights().items():
         key = next(n for n, p in made.named_parameters() if p is w)
         assert torch.allclose(found[key], w.grad / 3, rtol=1e-4, atol=1e-7), name
+
+
+def test_a_teacher(net):
+    """Half of what the widest learns from may be the answers of another module."""
+    made, x, y = prepared(net, widths=(8, 2), centre=False), torch.tensor(X[:32]), torch.tensor(Y[:32])
+    losses = nested_backward(made, x, y, F.cross_entropy, teacher=net(x))
+    said = made(x)
+    want = (F.cross_entropy(said, y) + F.cross_entropy(said, net(x).softmax(1))) / 2
+    assert losses[8] == pytest.approx(want.item(), rel=1e-5)
+    train_nested(made, X[LEARN], Y[LEARN], epochs=1, batch=64, teacher=net)
+    assert hits(finish(made)) > 0.9
 
 
 def test_another_task_at_the_low_width(net):

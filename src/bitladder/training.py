@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bitladder.errors import require
-from bitladder.formats import QTensor
+from bitladder.formats import Encoding, Format, QTensor
 from bitladder.ir.graph import Graph
 from bitladder.ir.rewrite import simplify
 from bitladder.model import Model
 from bitladder.ptq import data
+from bitladder.ptq.calibrate import encodings, observe
 from bitladder.ptq.correct import CORRECTED, outputs_wanted, with_biases
 from bitladder.recipe import imported, quantize
 from bitladder.task import LEAST_BITS
@@ -37,6 +38,7 @@ def prepare(
     *,
     widths: Iterable[int] | None = None,
     start: str = "codes",
+    follow: bool = False,
     learn_ranges: bool = True,
     centre: bool = True,
     batches: int = 8,
@@ -50,9 +52,11 @@ def prepare(
     net: a torch module, an ExportedProgram, the path of an ONNX file, a float Graph, or a quantized `Model`, which brings its
     plan and its ranges. calib: as for `quantize`; the first `batches` batches of it are looked at.
     plan, effort, rounding, seed: as for `quantize`, which chooses the ranges that training starts from.
-    widths: those to be trained at, all that the bench of nested files knows by default; others than nested formats have one.
+    widths: those to be trained at, by default 8, 4, 3 and 2 as far as the nested weights have them; other formats have one.
     start: masters begin as what their widest codes stand for ("codes": every width starts as quantized), or as the float
-    weights ("float"). learn_ranges: ranges of weights and activations learn too; `refit` chooses them anew from the masters.
+    weights ("float"). follow: activations have the width of the weights, from 2 bits up, and into a layer with a floor that
+    layer's; `finish` then takes a width. learn_ranges: ranges of weights and activations learn too; `refit` chooses them anew
+    from the masters.
     centre: layers that had a batch norm are centred by the batch's means in training. group: processes that share batches.
     """
     require("torch", "torch", "prepare")
@@ -63,7 +67,9 @@ def prepare(
     if isinstance(net, Model):
         if plan is not None:
             raise ValueError("prepare: a quantized Model brings its plan; leave out `plan`, or pass the float network")
-        coded, masters, wanted = net.whole, {}, {}
+        if follow:
+            raise ValueError("prepare: activations that follow the weights want the float network; pass that and `calib`")
+        coded, masters, wanted, chunks, plain = net.whole, {}, {}, [], net.whole
     else:
         if calib is None:
             raise ValueError("prepare: a float network needs `calib` to choose ranges from; give a few batches of data")
@@ -76,12 +82,37 @@ def prepare(
         masters = {} if start == "codes" else {n: c for n, c in plain.constants.items() if isinstance(c, np.ndarray)}
         wanted = means_wanted(raw, plain, chunks) if centre else {}
     chosen = usual_widths(coded, widths)
-    return Prepared(to_width(coded, min(chosen)), masters, wanted, chosen, learn_ranges, group)
+    graph = to_width(coded, min(chosen))
+    return Prepared(
+        graph, masters, wanted, chosen, learn_ranges, group, followed(graph, plain, chunks, chosen) if follow else None
+    )
 
 
-def finish(net: Prepared) -> Model:
-    """The network as it is trained now: one nested file without further ado, every trained width a prefix of its codes."""
-    return Model(net.to_graph())
+def finish(net: Prepared, bits: int | None = None) -> Model:
+    """The network as it is trained now: one nested file without further ado, every trained width a prefix of its codes.
+
+    bits: the width to run at; needed where activations follow the weights, since a file has one width of activations.
+    """
+    if bits is None and net.follows:
+        raise ValueError(f"finish: activations have a width as the weights do; give one of {list(net.widths)} as `bits`")
+    return Model(net.to_graph(bits), bits)
+
+
+def followed(graph: Graph, plain: Graph, chunks: list[Any], widths: Iterable[int]) -> dict[int, dict[str, Encoding]]:
+    """Encodings of activations for every width: that of the widest weight that reads them, else the width itself."""
+    batches = [data.checked(data.named(chunk, plain.inputs)[0], plain.inputs) for chunk in chunks]
+    seen = observe(plain, batches, graph.encodings, per_channel=True)
+    readers = {v: [n.inputs[1] for n in graph.nodes if n.op in CORRECTED and n.inputs[0] == v] for v in graph.encodings}
+    out = {}
+    for bits in widths:
+        narrow = graph.at(bits).constants
+        formats: dict[str, Format | None] = {}
+        for value, encoding in graph.encodings.items():
+            coded = [c.format.bits for name in readers[value] if isinstance(c := narrow[name], QTensor)]
+            width = min(max([2, *(coded or [bits])]), encoding.format.bits)
+            formats[value] = encoding.format.with_bits(width)  # type: ignore[attr-defined]  # activations are int or fixed
+        out[bits] = encodings(plain, seen, formats)
+    return out
 
 
 def means_wanted(raw: Graph, plain: Graph, chunks: list[Any]) -> dict[str, np.ndarray]:

@@ -113,30 +113,35 @@ def nested_backward(
     distill: bool = True,
     rule: str = "weighted",
     weights: Mapping[int, float] | None = None,
+    teacher: Any = None,
     share: float = 1.0,
 ) -> dict[int, float]:
     """The loss of a batch at every width; the gradients, made one by `rule`, are added to the parameters' `grad`.
 
     inputs: a tensor or a tuple of them. loss: (output, labels) -> a mean over the batch, for all widths, or one for each width
     of a mapping; widths that are not in it, and with `distill` all but the widest of a single loss, learn from the next wider
-    width's answers. weights: how much widths count, lower ones no less than higher ones if in doubt. share: of the whole batch
+    width's answers. weights: how much widths count, lower ones no less than higher ones if in doubt. teacher: the answers
+    of another network, which are half of what the widest learns from. share: of the whole batch
     that this part of it is; the losses are then parts of a sum.
     """
     arguments = inputs if isinstance(inputs, tuple) else (inputs,)
     parameters = [p for p in net.parameters() if p.requires_grad]
     found: dict[int, Gradients] = {}
     losses: dict[int, float] = {}
-    teacher = None
+    wider = None
     for bits in sorted(widths or net.widths, reverse=True):
         with net.at(bits):
             said = net(*arguments)
-        own = loss.get(bits) if isinstance(loss, Mapping) else loss if teacher is None or not distill else None
-        if own is None and teacher is None:
+        own = loss.get(bits) if isinstance(loss, Mapping) else loss if wider is None or not distill else None
+        if own is None and wider is None:
             raise ValueError(f"nested: the widest width ({bits}) has nobody to learn from; give it a loss")
-        here = (soft(said, teacher) if own is None else own(said, labels)) * share
+        here = soft(said, wider) if own is None else own(said, labels)
+        if wider is None and teacher is not None:
+            here = (here + soft(said, teacher)) / 2
+        here = here * share
         found[bits] = torch.autograd.grad(here, parameters, allow_unused=True)
         losses[bits] = float(here.detach())
-        teacher = first(said).detach()
+        wider = first(said).detach()
     for p, g in zip(parameters, combine(found, rule, weights), strict=True):
         if g is not None:
             p.grad = g if p.grad is None else p.grad + g
@@ -159,6 +164,7 @@ def train_nested(
     distill: bool = True,
     rule: str = "weighted",
     weights: Mapping[int, float] | None = None,
+    teacher: Callable[..., Any] | None = None,
     at_once: int | None = None,
     augment: Augment | None = None,
     seed: int = 0,
@@ -170,6 +176,7 @@ def train_nested(
 
     inputs, labels: arrays, samples along the first axis; without labels the network learns what it says at its widest.
     rate: at the start, falling to zero along a cosine, as `Prepared.groups` takes it; optimizer: what makes one of such groups.
+    teacher: a module, such as the float network, whose answers are half of what the widest learns from.
     at_once: so many widths a step, drawn at random, in place of all. augment: changes the arrays of a batch, by a generator.
     work: a folder; the state goes to work/nested.pt every so many steps and when interrupted, and the same call goes on from
     there, with results identical to the bit for the same processes and threads. The state of another call is refused.
@@ -189,6 +196,7 @@ def train_nested(
             "steps": steps, "batch": lesson.batch, "rate": rate, "distill": distill, "rule": rule, "weights": weights,
             "at_once": at_once, "seed": seed, "widths": net.widths, "processes": group.size, "torch": torch.__version__,
             "optimizer": type(adapt).__name__, "augment": getattr(augment, "__qualname__", None),
+            "teacher": type(teacher).__name__,
         }  # fmt: skip
         start = [x.detach().cpu().numpy() for x in (*net.parameters(), *net.buffers())]
         kept = Kept(work, "" if work is None else fingerprint(about, [*lesson.known(), *start]), group)
@@ -202,7 +210,8 @@ def train_nested(
                     g["lr"] = first_rate * (1 + math.cos(math.pi * step / steps)) / 2
                 widths = net.widths if at_once is None else drawn(net.widths, step, count=at_once, seed=seed)
                 kept.whole = False
-                losses = run_step(net, lesson, step, group, adapt, rule_of, augment, widths, distill, rule, weights)
+                how = {"widths": widths, "distill": distill, "rule": rule, "weights": weights}
+                losses = run_step(net, lesson, step, group, adapt, rule_of, augment, teacher, how)
                 step, kept.whole = step + 1, True
                 if step % every == 0 or step == steps:
                     kept.save(net, adapt, step)
@@ -221,10 +230,8 @@ def run_step(
     adapt: Any,
     loss: Loss | Losses,
     augment: Augment | None,
-    widths: Sequence[int],
-    distill: bool,
-    rule: str,
-    weights: Mapping[int, float] | None,
+    teacher: Callable[..., Any] | None,
+    how: Mapping[str, Any],
 ) -> dict[int, float]:
     """One batch, all widths, one step of the optimizer; the losses by width."""
     rows = lesson.rows(step)
@@ -237,9 +244,9 @@ def run_step(
     net.train()
     adapt.zero_grad()
     part = len(mine) / len(rows)
-    losses = nested_backward(
-        net, arguments, labels, loss, widths=widths, distill=distill, rule=rule, weights=weights, share=part
-    )
+    with torch.no_grad():
+        answers = None if teacher is None else teacher(*arguments)
+    losses = nested_backward(net, arguments, labels, loss, teacher=answers, share=part, **how)
     if group.size > 1:
         held = [p for p in net.parameters() if p.grad is not None]
         sums = group.add(torch.cat([p.grad.reshape(-1) for p in held]))

@@ -60,6 +60,7 @@ class Prepared(torch.nn.Module):  # type: ignore[misc]
 
     masters: the float weights behind the codes. ranges: what codes are proportional to, by `weight/parameter` and
     `activation/parameter`. biases and means: per width, by `bias/bits` of the weight. others: weights that stay in float.
+    activations: their encodings at each width, where they have the width of the weights (`follows`).
     `see`, if set, says what the network sees of each weight in training: a mask, or noise in place of rounding.
     """
 
@@ -71,6 +72,7 @@ class Prepared(torch.nn.Module):  # type: ignore[misc]
         widths: tuple[int, ...],
         learn_ranges: bool = True,
         group: Group | None = None,
+        activations: Mapping[int, Mapping[str, Encoding]] | None = None,
     ):
         super().__init__()
         self.graph, self.widths, self.bits, self.group = graph, widths, widths[0], group or Group()
@@ -84,8 +86,13 @@ class Prepared(torch.nn.Module):  # type: ignore[misc]
                 w = np.array(masters[name] if name in masters else c.decode(), np.float32)
                 self.masters.put(name, torch.from_numpy(w), learns=True)
                 self._hold(name, c.encoding, learn_ranges)
-        for name, encoding in graph.encodings.items():
-            self._hold(name, encoding, learn_ranges)
+        self._at = activations or dict.fromkeys(widths, graph.encodings)
+        self.follows = activations is not None
+        self._source = sources(graph)
+        for bits, encodings in self._at.items():
+            for name, encoding in encodings.items():
+                if self._source[name] == name and (self.follows or bits == widths[0]):
+                    self._hold(self._key(name, bits), encoding, learn_ranges)
         for bias, weight in self._owner.items():
             self._hold_biases(bias, weight, wanted.get(weight))
         free = learned(graph)
@@ -108,6 +115,10 @@ class Prepared(torch.nn.Module):  # type: ignore[misc]
         for key, p in encoding.params.items():
             if np.asarray(p).dtype == np.float32:
                 self.ranges.put(f"{name}/{key}", tensor(np.asarray(p)), learns=learn and key in SCALES)
+
+    def _key(self, name: str, bits: int) -> str:
+        """Under which name the ranges of an activation are kept: that of the value it is a copy of, and its width."""
+        return f"{self._source[name]}@{bits}" if self.follows else self._source[name]
 
     def _hold_biases(self, bias: str, weight: str, wanted: np.ndarray | None) -> None:
         """Keep a bias for every width of its weight, as mean and shift where the outputs are centred."""
@@ -198,24 +209,28 @@ class Prepared(torch.nn.Module):  # type: ignore[misc]
     def weight(self, name: str) -> Tensor:
         """What the network sees of a weight: its master in its format at the chosen width."""
         master, fmt = self.masters[name], self._narrow[self.bits][name]
-        held = rounded(master, fmt, self._params(name, fmt), self._encoding(name).axes)
+        encoding = self._encoding(name)
+        held = rounded(master, fmt, self._params(name, encoding, fmt), encoding.axes)
         return held if self.see is None or not self.training else self.see(name, master, held)
 
     def activation(self, name: str, value: Tensor) -> Tensor:
         """An activation in its format, where it has one."""
-        encoding = self.graph.encodings.get(name)
+        encoding = self._at[self.bits].get(name)
         if encoding is None:
             return value
-        return rounded(value, encoding.format, self._params(name, encoding.format), encoding.axes, cut=True)
+        params = self._params(self._key(name, self.bits), encoding, encoding.format)
+        return rounded(value, encoding.format, params, encoding.axes, cut=True)
 
     def _encoding(self, name: str) -> Encoding:
-        c = self.graph.constants.get(name)
-        return c.encoding if isinstance(c, QTensor) else self.graph.encodings[name]
+        """The encoding that a weight began with."""
+        c = self.graph.constants[name]
+        assert isinstance(c, QTensor)
+        return c.encoding
 
-    def _params(self, name: str, fmt: Format) -> dict[str, Any]:
+    def _params(self, name: str, encoding: Encoding, fmt: Format) -> dict[str, Any]:
         """The parameters of an encoding as they are now; scales stay above zero."""
         out = {}
-        for key, p in self._encoding(name).params.items():
+        for key, p in encoding.params.items():
             now = self.ranges.get(f"{name}/{key}", p)
             out[key] = now.clamp_min(TINY) if key in SCALES else now
         keep = getattr(fmt, "keep", None)
@@ -239,13 +254,14 @@ class Prepared(torch.nn.Module):  # type: ignore[misc]
 
     def _in_units(self, node: Node, bias: Tensor) -> Tensor:
         """A bias as integer nodes add it: in multiples of the unit of their sums, where these have one a channel."""
-        x = self.graph.encodings.get(node.inputs[0])
+        x = self._at[self.bits].get(node.inputs[0])
         w = self._encoding(node.inputs[1])
         if x is None or x.axes != () or w.format.group is not None or w.axes not in ((), (CHANNEL_AXIS[node.op],)):
             return bias
         fmt = self._narrow[self.bits][node.inputs[1]]
         with torch.no_grad():
-            steps = fmt.step(self._params(node.inputs[1], fmt)) * x.format.step(self._params(node.inputs[0], x.format))
+            params = self._params(self._key(node.inputs[0], self.bits), x, x.format)
+            steps = fmt.step(self._params(node.inputs[1], w, fmt)) * x.format.step(params)
             steps = steps.reshape(-1)
             if steps.numel() not in (1, bias.numel()):
                 return bias
@@ -255,8 +271,9 @@ class Prepared(torch.nn.Module):  # type: ignore[misc]
     # ---------------------------------------------------------------------------------------------------- the result
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
-    def to_graph(self) -> Graph:
-        """The graph with codes, ranges and biases as they are now."""
+    def to_graph(self, bits: int | None = None) -> Graph:
+        """The graph with codes, ranges and biases as they are now, and activations for a width."""
+        bits = self.bits if bits is None else bits
         constants: dict[str, Any] = dict(self.graph.constants)
         for name in self.masters.names():
             encoding = self._encoding(name)
@@ -266,14 +283,15 @@ class Prepared(torch.nn.Module):  # type: ignore[misc]
         for bias, weight in self._owner.items():
             constants[bias] = self._versions(bias, weight)
         constants |= {name: self.others[name].detach().cpu().numpy().copy() for name in self.others.names()}
-        coded = self.graph.encodings.items()
-        encodings = {name: Encoding(e.format, self._arrays(name, e), e.axes) for name, e in coded}
+        coded = self._at[bits].items()
+        held = {self._key(n, bits): Encoding(e.format, self._arrays(self._key(n, bits), e), e.axes) for n, e in coded}
+        encodings = {name: held[self._key(name, bits)] for name, _ in coded}
         meta = {k: v for k, v in self.graph.meta.items() if k != "result"}
         return self.graph.with_(constants=constants, encodings=encodings, meta={**meta, "trained": list(self.widths)})
 
     def _arrays(self, name: str, encoding: Encoding) -> dict[str, np.ndarray]:
         """The parameters of an encoding as a file holds them."""
-        now = self._params(name, encoding.format)
+        now = self._params(name, encoding, encoding.format)
         return {k: p.detach().cpu().numpy().copy() if isinstance(p, torch.Tensor) else p for k, p in now.items()}
 
     def _versions(self, bias: str, weight: str) -> Any:
@@ -285,6 +303,22 @@ class Prepared(torch.nn.Module):  # type: ignore[misc]
             found[int(key.rpartition("/")[2])] = now.detach().cpu().numpy().copy()
         nested = hasattr(self._encoding(weight).format, "at")
         return PerWidth(weight, found) if nested else next(iter(found.values()))
+
+
+def sources(graph: Graph) -> dict[str, str]:
+    """For every activation with an encoding, the one that it copies: nodes that move values about share their encodings."""
+    out = {name: name for name in graph.encodings}
+    for node in graph.nodes:
+        before, after = (graph.encodings.get(names[0]) for names in (node.inputs, node.outputs))
+        if before is not None and after is not None and node.clip is None and alike(before, after):
+            out[node.outputs[0]] = out[node.inputs[0]]
+    return out
+
+
+def alike(a: Encoding, b: Encoding) -> bool:
+    """Whether two encodings are the same in all that they hold."""
+    same = a.format == b.format and a.axes == b.axes and a.params.keys() == b.params.keys()
+    return same and all(np.array_equal(p, b.params[k]) for k, p in a.params.items())
 
 
 class Added(torch.autograd.Function):  # type: ignore[misc]
