@@ -7,6 +7,7 @@ of all widths become one by a rule, and one step of any optimizer follows. The c
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 
 from bitladder.train.group import Group, joined
@@ -60,7 +62,7 @@ RULES = {"mean": mean, "weighted": weighted, "median": median, "majority": major
 def combine(by_width: Mapping[int, Gradients], rule: str = "weighted", weights: Mapping[int, float] | None = None) -> list[Any]:
     """One gradient for each parameter, of those that the widths have for it; None where none has.
 
-    rule: "mean", "weighted" (by `weights`, all alike by default), "median" or "majority" (of signs, element by element).
+    rule: "mean", "weighted" (by `weights`, 1 where they do not say), "median" or "majority" (of signs, element by element).
     A parameter of fewer widths, such as a bias of one, is ruled by those widths alone, its share as if all had one.
 
     >>> g = {8: [torch.tensor([1.0, -1.0])], 4: [torch.tensor([3.0, 2.0])], 2: [torch.tensor([2.0, 3.0])]}
@@ -69,7 +71,7 @@ def combine(by_width: Mapping[int, Gradients], rule: str = "weighted", weights: 
     """
     if rule not in RULES:
         raise ValueError(f"combine: rule must be one of {', '.join(RULES)}, got {rule!r}")
-    lambdas = {b: 1.0 if weights is None else float(weights[b]) for b in by_width}
+    lambdas = {b: 1.0 if weights is None else float(weights.get(b, 1.0)) for b in by_width}
     total = sum(lambdas.values())
     out: list[Any] = []
     for each in zip(*by_width.values(), strict=True):
@@ -121,8 +123,8 @@ def nested_backward(
     inputs: a tensor or a tuple of them. loss: (output, labels) -> a mean over the batch, for all widths, or one for each width
     of a mapping; widths that are not in it, and with `distill` all but the widest of a single loss, learn from the next wider
     width's answers. weights: how much widths count, lower ones no less than higher ones if in doubt. teacher: the answers
-    of another network, which are half of what the widest learns from. share: of the whole batch
-    that this part of it is; the losses are then parts of a sum.
+    of another network, which are half of what the widest learns from. share: of the batch that this process has; losses
+    and gradients are summed over the processes of `net.group`, and only then combined.
     """
     arguments = inputs if isinstance(inputs, tuple) else (inputs,)
     parameters = [p for p in net.parameters() if p.requires_grad]
@@ -139,13 +141,22 @@ def nested_backward(
         if wider is None and teacher is not None:
             here = (here + soft(said, teacher)) / 2
         here = here * share
-        found[bits] = torch.autograd.grad(here, parameters, allow_unused=True)
-        losses[bits] = float(here.detach())
+        found[bits] = added(torch.autograd.grad(here, parameters, allow_unused=True), net.group)
+        losses[bits] = float(net.group.add(here.detach().double()))
         wider = first(said).detach()
     for p, g in zip(parameters, combine(found, rule, weights), strict=True):
         if g is not None:
             p.grad = g if p.grad is None else p.grad + g
     return losses
+
+
+def added(gradients: Gradients, group: Group) -> Gradients:
+    """The sums of all processes' gradients; those that are None are None in all of them."""
+    held = [g for g in gradients if g is not None]
+    if group.size == 1 or not held:
+        return gradients
+    sums = iter(group.add(torch.cat([g.reshape(-1) for g in held])).split([g.numel() for g in held]))
+    return [None if g is None else next(sums).view(g.shape) for g in gradients]
 
 
 # ----------------------------------------------------------------------------------------------------- a whole run
@@ -186,7 +197,8 @@ def train_nested(
         net.group = group
         group.agree([*net.parameters(), *net.buffers()])
         net.eval()
-        lesson = Lesson.of(net, inputs, labels, None if isinstance(loss, Mapping) else loss, batch, seed)
+        net.at(net.widths[0])
+        lesson = Lesson.of(copy.deepcopy(net), inputs, labels, None if isinstance(loss, Mapping) else loss, batch, seed)
         if group.size > lesson.batch:
             raise ValueError(f"nested: a batch of {lesson.batch} cannot be shared by {group.size} processes; make it larger")
         rule_of = loss if isinstance(loss, Mapping) else lesson.loss
@@ -247,13 +259,6 @@ def run_step(
     with torch.no_grad():
         answers = None if teacher is None else teacher(*arguments)
     losses = nested_backward(net, arguments, labels, loss, teacher=answers, share=part, **how)
-    if group.size > 1:
-        held = [p for p in net.parameters() if p.grad is not None]
-        sums = group.add(torch.cat([p.grad.reshape(-1) for p in held]))
-        for p, s in zip(held, sums.split([p.numel() for p in held]), strict=True):
-            p.grad = s.view(p.shape)
-        told = group.add(torch.tensor(list(losses.values()), dtype=torch.float64))
-        losses = dict(zip(losses, told.tolist(), strict=True))
     if not all(map(math.isfinite, losses.values())):
         raise ValueError(f"nested: step {step + 1}: the loss must be finite, got {losses}; lower the rate")
     adapt.step()
@@ -270,9 +275,13 @@ class Kept:
 
     def resume(self, net: Prepared, adapt: Any) -> int:
         """How many steps are done, with the network and the optimizer as they were then."""
-        if self.path is None or not self.path.exists():
+        here = self.path is not None and self.group.rank == 0 and self.path.exists()
+        held = [torch.load(self.path, weights_only=True) if here else None]
+        if self.group.size > 1:
+            dist.broadcast_object_list(held)  # the first process's, whatever the others can see of its folder
+        kept = held[0]
+        if kept is None:
             return 0
-        kept = torch.load(self.path, weights_only=True)
         if kept["key"] != self.key:
             raise ValueError(
                 f"nested: the saved state {str(self.path)!r} is of another network, data or settings; delete it to start anew"
