@@ -279,6 +279,17 @@ def test_places_that_cannot_be_written_say_why(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have no names here")
+def test_a_pipe_or_a_device_is_not_replaced(tmp_path):
+    """A rename would put a file in its place: refused, and it is still there."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(FileExistsError, match="is a device or a pipe"):
+        file.save(convnet(), pipe)
+    assert pipe.is_fifo()
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
 def test_a_saved_link_keeps_pointing(tmp_path):
     """Writing to a symbolic link writes what it points to."""
     (tmp_path / "link.ladder").symlink_to(tmp_path / "real.ladder")

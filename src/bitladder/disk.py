@@ -107,6 +107,10 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise IsADirectoryError(f"write: {os.fspath(path)!r} is a folder; give the name of a file in it")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"write: folder {os.fspath(target.parent)!r} does not exist; make it first")
+    if target.exists() and not target.is_file():
+        raise FileExistsError(
+            f"write: {os.fspath(path)!r} is a device or a pipe, which a file would replace; give the name of a file"
+        )
     if target.exists() and not os.access(target, os.W_OK):
         raise PermissionError(f"write: {os.fspath(path)!r} is read-only; choose another name or allow writing to it")
     try:
