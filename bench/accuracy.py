@@ -1,8 +1,9 @@
 """Accuracy beside the peers that quantize (bench/quantizers.py), at the same bytes of weights, nothing trained afterwards.
 
 Weights have 8, 4, 3 or 2 bits, or so many in the mean; activations have 8. Both sides get the same 512 calibration images.
-Against each result of a peer stands the network of ours that takes no more bytes and was best on the choosing images; of a
-peer every setting is shown, and figures take the one that is best on the test images themselves, which favours it.
+Against each result of a peer stands the network of ours that takes no more bytes and was best on the choosing images, our
+other ways are shown beside it; of a peer every setting is shown, and figures take the one that is best on the test images
+themselves, which favours it.
 """
 
 from __future__ import annotations
@@ -51,17 +52,17 @@ class Ours:
     choose: cifar.Split
     test: cifar.Split
     work: Work
-    known: dict[tuple[float, float], Made] = field(default_factory=dict)
+    known: dict[tuple[float, float], list[Made]] = field(default_factory=dict)
 
-    def best(self, mean: float, size: float) -> Made:
-        """The network of at most `mean` bits a weight, or so many bytes, that is best on the choosing images.
+    def ranked(self, mean: float, size: float) -> list[Made]:
+        """The networks of at most `mean` bits a weight, or so many bytes, the best on the choosing images first.
 
         At the widest, plans mix nothing.
         """
         if (mean, size) not in self.known:
             ways = {name: how for name, how in OURS.items() if name != "mixed" or mean < max(BITS)}
             made = [self.made(name, how, mean, size) for name, how in ways.items()]
-            self.known[mean, size] = max(made, key=lambda pair: pair[0])[1]
+            self.known[mean, size] = [found for _, found in sorted(made, key=lambda pair: -pair[0])]
         return self.known[mean, size]
 
     def made(self, name: str, how: Mapping[str, Any], mean: float, size: float) -> tuple[float, Made]:
@@ -136,9 +137,10 @@ def measure(options: Options, among: Sequence[int] = BITS) -> tuple[list[Row], d
                 if theirs.why:
                     rows.append(Row(f"{what}, top-1 %", None, None, f"{theirs.name}: {theirs.why}"))
                     continue
-                ours = mine.best(theirs.bits, theirs.bytes)
+                ours, *others = mine.ranked(theirs.bits, theirs.bytes)
                 pairs.append((ours, theirs))
                 rows += pair_rows(f"{what}, ours {ours.name}", ours, theirs)
+                rows += [pair_rows(f"{what}, also ours {other.name}", other, theirs)[0] for other in others]
             figures[f"resnet{depth}_peers_{bits}"] = figure(pairs)
     return rows, figures
 

@@ -205,10 +205,11 @@ def test_ours_is_chosen_on_the_choosing_images(tmp_path, monkeypatch):
     monkeypatch.setattr(Ours, "ran", ran)
     data = Data((split(),), split(), split(), split(3))
     ours = Ours(Options(), 20, data, split(), split(3), Work(tmp_path, "x"))
-    assert ours.best(3.5, 1000).name == "mixed"
-    assert ours.best(3.5, 1000).hits.sum() == 1
+    assert ours.ranked(3.5, 1000)[0].name == "mixed"
+    assert ours.ranked(3.5, 1000)[0].hits.sum() == 1
+    assert [made.name for made in ours.ranked(3.5, 1000)[1:]] == ["uniform", "coded"]
     assert asked == ["int3", "avg_bits=3.5", "1000B"]
-    assert ours.best(8.0, 1000).name == "uniform"
+    assert ours.ranked(8.0, 1000)[0].name == "uniform"
 
 
 def test_peers_are_told_apart():
