@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from bench import accuracy, cifar, predicted
+from bench import accuracy, cifar, embeddings, predicted
 from bench import rounding as few_bits
 from bench.options import Options, tell
 from bench.result import Figure, Result, Row, machine, versions
@@ -438,6 +438,8 @@ def bench(options: Options) -> Result:
         on = subject(options, 20, data.draws[0])
         more, asked["rank_of_predicted_losses"] = predicted.rows("resnet20", on, evenly(data.test, PREDICTED), work)
         rows += more
+        more, near = embeddings.rows()
+        rows, asked = rows + more, asked | near
         more, beside = accuracy.measure(options, LOWER)
         rows, asked = rows + more, asked | beside
     result = Result("criteria", tuple(rows), asked, machine(options.threads, options.command), versions())

@@ -62,6 +62,26 @@ SAYS = (
         r"ResNet-\1, weights at \2 bits: points behind the most accurate peer at its bytes, nothing trained",
         "below",
     ),
+    (
+        r"resnet(\d+)_loss_(\d)_bits",
+        r"ResNet-\1, \2 bits a weight in the mean, nothing trained: points lost against float",
+        "at most",
+    ),
+    (
+        r"resnet(\d+)_loss_(\d)_bits_coded",
+        r"ResNet-\1, \2 bits a weight in the coded file: points lost against float",
+        "at most",
+    ),
+    (r"resnet(\d+)_nested_loss_(\d)_bits", r"ResNet-\1, one nested file at \2 bits: points lost against float", "at most"),
+    (r"resnet(\d+)_loss_powers", r"ResNet-\1, 4 bits: points lost with fixed point against float scales", "at most"),
+    (r"resnet(\d+)_loss_fast", r"ResNet-\1, preset `fast`, 4 bits a weight in the mean: points lost against float", "at most"),
+    (r"resnet(\d+)_seconds_(\w+)", r"ResNet-\1, preset `\2`: seconds for a plan of 4 bits a weight in the mean", "at most"),
+    (
+        r"resnet(\d+)_layers_at_(\d)_bits_in_passes",
+        r"ResNet-\1: share of layers at \2 bits, rounded in sequence, within what they may lose against 8",
+        "at least",
+    ),
+    (r"minilm_cosine_(\d)", r"MiniLM, weights at \1 bits: mean cosine of embeddings of 1,000 sentences to float", "at least"),
     (r"escalation_costs_won", "escalation: costs at which it surely beats fixed widths that cost the same", "at least"),
     (r"escalation_bits_as_good_as_(\d)", r"escalation: mean bits that lose at most 0.2 points against \1 bits", "below"),
 )
@@ -98,7 +118,7 @@ def figure_row(bench: str, name: str, figure: Mapping[str, Any]) -> tuple[str, .
         if match := re.fullmatch(pattern, name):
             words, relation = match.expand(says), f"{how} "
     wanted = "-" if goal is None else relation + number(goal)
-    return f"`{bench}`", words, number(value), wanted, verdict(figure, relation.strip(), name.endswith("_loss"))
+    return f"`{bench}`", words, number(value), wanted, verdict(figure, relation.strip(), "_loss" in name)
 
 
 def verdict(figure: Mapping[str, Any], relation: str, accuracy: bool) -> str:

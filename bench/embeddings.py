@@ -1,0 +1,114 @@
+"""How near the embeddings of a sentence encoder of few bits stay to those in float: all-MiniLM-L6-v2 on real sentences.
+
+Rows of `criteria --full`. Weights are quantized, words and places too; activations stay in float, or have 8 bits where it says
+so. Calibration is on passages of what Python says under `help`; the sentences are the first ones of the docstrings of its
+standard library.
+"""
+
+from __future__ import annotations
+
+import ast
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import bitladder as bl
+from bench import minilm
+from bench.options import tell
+from bench.result import Figure, Row
+from bench.source import LEFT_OUT
+from bench.work import Work, digest
+from bitladder import file
+from bitladder.convert.to_torch import to_torch
+
+SENTENCES, BATCH = 1000, 50
+PASSAGES, TOKENS = 512, 64  # to calibrate on
+FEWEST, MOST = 4, 60  # words of a sentence
+FLOAT = {"a=*": "float"}
+PLANS: dict[str, dict[str, Any]] = {
+    "int8": {"plan": {"*": "int8", **FLOAT}, "rounding": "nearest"},
+    "int4, nearest": {"plan": {"*": "int4", **FLOAT}, "rounding": "nearest"},
+    "int4, groups of 32, nearest": {"plan": {"*": "int4/32", **FLOAT}, "rounding": "nearest"},
+    "int4, in sequence": {"plan": {"*": "int4", **FLOAT}, "rounding": "sequence", "effort": "best"},
+    "int4, groups of 32, in sequence": {"plan": {"*": "int4/32", **FLOAT}, "rounding": "sequence", "effort": "best"},
+    "int4, groups of 32, in sequence, activations int8": {"plan": "int4/32", "rounding": "sequence", "effort": "best"},
+}
+GOALS = {8: ("int8", 0.999), 4: ("int4, groups of 32, in sequence", 0.99)}
+
+
+def docstrings(path: Path) -> Iterator[str]:
+    """The docstrings of a source file, from its beginning to its end."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, kinds) and (text := ast.get_docstring(node)):
+            yield text
+
+
+def sentences(count: int = SENTENCES) -> list[str]:
+    """So many different first sentences of docstrings of the standard library, evenly apart in the order of its files."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    files = [p for p in sorted(root.rglob("*.py")) if not set(p.relative_to(root).parts) & set(LEFT_OUT)]
+    found: dict[str, None] = {}
+    for path in files:
+        for text in docstrings(path):
+            sentence = " ".join(text.split("\n\n")[0].split()).partition(". ")[0]
+            if FEWEST <= len(sentence.split()) <= MOST and sentence.isascii():
+                found[sentence] = None
+    every = list(found)
+    return [every[i] for i in np.linspace(0, len(every) - 1, min(count, len(every))).round().astype(int)]
+
+
+def tokens(texts: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Ids and masks in batches of sentences of like length, the shorter ones padded."""
+    words = minilm.tokenizer()
+    ids = sorted((words.encode(text).ids for text in texts), key=len)
+    out = []
+    for at in range(0, len(ids), BATCH):
+        batch = ids[at : at + BATCH]
+        longest = max(map(len, batch))
+        rows = [(np.pad(i, (0, longest - len(i))), np.arange(longest) < len(i)) for i in batch]
+        out.append((np.stack([row for row, _ in rows]), np.stack([mask for _, mask in rows]).astype(np.int64)))
+    return out
+
+
+def embeddings(net: Any, batches: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """An embedding of length one for each sentence."""
+    with torch.inference_mode():
+        out = torch.cat([net(torch.from_numpy(ids), torch.from_numpy(mask)) for ids, mask in batches]).double()
+    return (out / out.norm(dim=1, keepdim=True)).numpy()
+
+
+def rows() -> tuple[list[Row], dict[str, Figure]]:
+    """Cosines, bytes and seconds of every plan, and the figures. Without the encoder's package nothing is measured."""
+    try:
+        net, batches = minilm.load(), tokens(sentences())
+    except minilm.Missing as error:
+        tell(str(error))
+        return [], {f"minilm_cosine_{bits}": Figure.at_least(None, goal) for bits, (_, goal) in GOALS.items()}
+    calib = dict(zip(("ids", "mask"), minilm.passages(PASSAGES, TOKENS), strict=True))
+    about = digest(a.tobytes() for a in (*calib.values(), *(a for pair in batches for a in pair)))
+    work, wanted = Work.of("criteria", "minilm", PLANS, about), embeddings(net, batches)
+
+    def made(name: str) -> np.ndarray:
+        tell(f"minilm: {name}")
+        model = bl.quantize(net, calib, **PLANS[name])
+        found = embeddings(to_torch(model.graph).eval(), batches)
+        return np.array([len(file.to_bytes(model.whole, "best")), *(found * wanted).sum(1)])
+
+    found = {name: work(f"minilm, {name}", lambda name=name: made(name)) for name in PLANS}
+    out = []
+    for name, measured in found.items():
+        cosines = measured.value[1:]
+        half = 1.96 * float(cosines.std()) / len(cosines) ** 0.5
+        out.append(Row(f"minilm, {name}, mean cosine of {len(cosines)} sentences to float", float(cosines.mean()), spread=half))
+        out.append(Row(f"minilm, {name}, least cosine", float(cosines.min())))
+        out.append(Row(f"minilm, {name}, bytes of the file", float(measured.value[0])))
+        out.append(Row(f"minilm, {name}, processor seconds", measured.seconds))
+    return out, {
+        f"minilm_cosine_{bits}": Figure.at_least(float(found[name].value[1:].mean()), goal)
+        for bits, (name, goal) in GOALS.items()
+    }

@@ -1,0 +1,58 @@
+"""Sentences for the encoder: where they come from, how they are put into batches."""
+
+import numpy as np
+import pytest
+
+from bench import embeddings, table
+
+
+def test_sentences_are_first_ones(tmp_path, monkeypatch):
+    """Of every docstring the first sentence, if it is neither a word nor a page; each once, in the order of files."""
+    (tmp_path / "a.py").write_text('"""One two three four. And more."""\ndef f():\n    """Too short."""\n')
+    (tmp_path / "b.py").write_text(
+        'class A:\n    """Five six seven\n    eight.\n\n    Nine."""\n    def g(self):\n        """One two three four."""\n'
+    )
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "c.py").write_text('"""Tests are left out of this."""\n')
+    monkeypatch.setattr(embeddings.sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
+    assert embeddings.sentences() == ["One two three four", "Five six seven eight.", "One two three four."]
+    assert embeddings.sentences(2) == ["One two three four", "One two three four."]
+
+
+def test_batches_are_padded(monkeypatch):
+    """Sentences of like length together; the mask says what is padding."""
+
+    class Words:
+        def encode(self, text):
+            return type("Encoded", (), {"ids": [int(word) for word in text.split()]})
+
+    monkeypatch.setattr(embeddings.minilm, "tokenizer", Words)
+    monkeypatch.setattr(embeddings, "BATCH", 2)
+    (ids, mask), (last, _) = embeddings.tokens(["1 2 3", "4", "5 6"])
+    assert ids.tolist() == [[4, 0], [5, 6]]
+    assert mask.tolist() == [[1, 0], [1, 1]]
+    assert last.tolist() == [[1, 2, 3]]
+    assert mask.dtype == np.int64
+
+
+def test_without_the_encoder_nothing_is_measured(monkeypatch):
+    """Figures are there, unmet."""
+    monkeypatch.setattr(embeddings.minilm, "load", missing)
+    rows, figures = embeddings.rows()
+    assert rows == []
+    assert {name: (f.value, f.met) for name, f in figures.items()} == {
+        "minilm_cosine_8": (None, False),
+        "minilm_cosine_4": (None, False),
+    }
+    assert "4 bits" in table.figure_row("criteria", "minilm_cosine_4", {"value": None, "goal": 0.99, "met": False})[1]
+
+
+def missing():
+    raise embeddings.minilm.Missing("not there")
+
+
+@pytest.mark.parametrize("plan", embeddings.PLANS)
+def test_plans_leave_nothing_unsaid(plan):
+    """Every plan says how it rounds; goals name plans that are there."""
+    assert {"plan", "rounding"} <= embeddings.PLANS[plan].keys()
+    assert all(name in embeddings.PLANS for name, _ in embeddings.GOALS.values())
