@@ -17,6 +17,7 @@ BENCHES = {
     "nested": "bench.nested",
     "kernels": "bench.kernels",
     "networks": "bench.networks",
+    "rounding": "bench.rounding",
     "accuracy": "bench.accuracy",
     "codec": "bench.codec",
     "robustness": "bench.robustness",

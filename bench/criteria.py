@@ -11,29 +11,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
-from bench import accuracy, cifar, embeddings, predicted
+from bench import accuracy, cifar, predicted
 from bench import rounding as few_bits
+from bench.learning import CYCLES, SEED, learned
 from bench.options import Options, tell
 from bench.result import Figure, Result, Row, machine, versions
 from bench.subject import Interval, Judge, Subject, about, evenly, loss, subject
 from bench.work import Measured, Work
 from bitladder.assign.criteria import low_steps, measured_accuracy, order, random_order, weight_difference, weight_range
 from bitladder.assign.search import bisection
-from bitladder.convert.to_torch import to_torch
 from bitladder.formats import Fixed, Format
 from bitladder.ir.graph import Graph
 from bitladder.ptq.workbench import Workbench
-from bitladder.stats.differences import Differences, Learned
-from bitladder.train.learn import learn
 
 HIGH, LOW = 8, 4
 LOWER = (4, 3, 2)  # bits at which --full holds us against the peers that quantize
-CYCLES, SEED = 100, 0
 CHOOSING = 2000  # images that orders and plans are chosen on
 PREDICTED = 2000  # test images that random plans are measured on
 ALLOWED = 1.0  # points that the chosen plan may lose against the 8-bit network
@@ -149,34 +146,6 @@ def figures(found: Found) -> dict[str, Figure]:
     out["area_vs_range"] = Figure.below(area_ratio(ours, curves[RANGE]), 1.0)
     out["area_vs_random"] = Figure.below(area_ratio(ours, curves["random"]), 1.0)
     return out
-
-
-# ---------------------------------------------------------------------------------------------------------- learning
-
-
-def learned(on: Subject, split: cifar.Split, rate: float | None, work: Work, seed: int = SEED) -> tuple[Learned, float]:
-    """How far the weights move in 100 cycles on training images, and the processor seconds that took."""
-    module = to_torch(on.raw)
-    watched = {n: p for n, p in module.weights().items() if n in on.names()}
-
-    def go() -> np.ndarray:
-        tell(f"learning {CYCLES} cycles")
-        found = learn(module, split.images, split.labels, weights=watched, cycles=CYCLES, seed=seed, rate=rate)
-        rows = [[*found.differences[n].mean.ravel(), *found.differences[n].deviations.ravel()] for n in on.names()]
-        return np.array([v for row in rows for v in row] + [found.rates[on.names()[0]]])
-
-    measured = work(f"learned {rate}" + (f", seed {seed}" if seed != SEED else ""), go)
-    return unpacked(on, {n: p.detach().numpy() for n, p in watched.items()}, measured.value), measured.seconds
-
-
-def unpacked(on: Subject, initial: Mapping[str, np.ndarray], flat: np.ndarray) -> Learned:
-    """What learning left behind, from one flat array."""
-    differences, at = {}, 0
-    for name in on.names():
-        w = initial[name]
-        mean, deviations = flat[at : at + w.size].reshape(w.shape), flat[at + w.size : at + 2 * w.size].reshape(w.shape)
-        differences[name], at = Differences(CYCLES, mean, deviations), at + 2 * w.size
-    return Learned(differences, initial, dict.fromkeys(on.names(), float(flat[-1])))
 
 
 # --------------------------------------------------------------------------------------------------------- measuring
@@ -409,7 +378,7 @@ class Bench:
         truth = values[ONE]
         taus = [Row(f"{net}, Kendall tau, {name}", tau(v, truth), 1.0, ONE) for name, v in values.items() if name != ONE]
         literal, more = ((), []) if self.options.quick else self.literal(truth)
-        self.ranked = ranked = order(values[MAIN]).ranked
+        ranked = order(values[MAIN]).ranked
         chosen = {r: side.choose(ranked) for r, side in (("nearest", self.near), ("feedback", self.back))}
         curves = self.curves(values, literal)
         pairs, drawn = self.pairs(curves)
@@ -431,17 +400,15 @@ def bench(options: Options) -> Result:
     for depth in options.depths:
         one = Bench(options, depth, data, work)
         found[depth], more = one.measured()
-        few, judged = few_bits.measured(options, depth, data, one.test, one.chooser, one.ranked, work)
-        rows, asked = [*rows, *more, *few], asked | judged
+        rows += more
     asked = figures(found[20]) | asked
     if options.full:
         on = subject(options, 20, data.draws[0])
         more, asked["rank_of_predicted_losses"] = predicted.rows("resnet20", on, evenly(data.test, PREDICTED), work)
         rows += more
-        more, near = embeddings.rows()
-        rows, asked = rows + more, asked | near
-        more, beside = accuracy.measure(options, LOWER)
-        rows, asked = rows + more, asked | beside
+        for measure in (few_bits.measure, partial(accuracy.measure, among=LOWER)):
+            more, beside = measure(options)
+            rows, asked = rows + more, asked | beside
     result = Result("criteria", tuple(rows), asked, machine(options.threads, options.command), versions())
     work.done()
     return result

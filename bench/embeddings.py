@@ -1,6 +1,6 @@
 """How near the embeddings of a sentence encoder of few bits stay to those in float: all-MiniLM-L6-v2 on real sentences.
 
-Rows of `criteria --full`. Weights are quantized, words and places too; activations stay in float, or have 8 bits where it says
+Rows of `rounding --full`. Weights are quantized, words and places too; activations stay in float, or have 8 bits where it says
 so. Calibration is on passages of what Python says under `help`; the sentences are the first ones of the docstrings of its
 standard library.
 """
@@ -33,7 +33,6 @@ PLANS: dict[str, dict[str, Any]] = {
     "int8": {"plan": {"*": "int8", **FLOAT}, "rounding": "nearest"},
     "int4, nearest": {"plan": {"*": "int4", **FLOAT}, "rounding": "nearest"},
     "int4, groups of 32, nearest": {"plan": {"*": "int4/32", **FLOAT}, "rounding": "nearest"},
-    "int4, in sequence": {"plan": {"*": "int4", **FLOAT}, "rounding": "sequence", "effort": "best"},
     "int4, groups of 32, in sequence": {"plan": {"*": "int4/32", **FLOAT}, "rounding": "sequence", "effort": "best"},
     "int4, groups of 32, in sequence, activations int8": {"plan": "int4/32", "rounding": "sequence", "effort": "best"},
 }
@@ -91,7 +90,7 @@ def rows() -> tuple[list[Row], dict[str, Figure]]:
         return [], {f"minilm_cosine_{bits}": Figure.at_least(None, goal) for bits, (_, goal) in GOALS.items()}
     calib = dict(zip(("ids", "mask"), minilm.passages(PASSAGES, TOKENS), strict=True))
     about = digest(a.tobytes() for a in (*calib.values(), *(a for pair in batches for a in pair)))
-    work, wanted = Work.of("criteria", "minilm", PLANS, about), embeddings(net, batches)
+    work, wanted = Work.of("rounding", "minilm", PLANS, about), embeddings(net, batches)
 
     def made(name: str) -> np.ndarray:
         tell(f"minilm: {name}")

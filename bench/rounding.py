@@ -1,10 +1,10 @@
 """What few bits cost without training: plans of 4, 3 and 2 bits, one nested file at every width, steps that are powers of two.
 
-Rows of `criteria`. Networks are made by `quantize(..., effort="best")`; activations are int8, the first and the last layer
-have eight bits (in the nested file six at least). In plans of mid-rise codes the last of the largest layers pays for that with
-a bit of its own, so that the mean is no more than was asked for. Coded networks have the mean that was asked for in their whole
-file. Every loss is against the float network on the same test images, paired image by image, the mean of the calibration draws.
-Settings were chosen on training images.
+Rows of `criteria --full` too. Networks are made by `quantize(..., effort="best")`; activations are int8, the first and the last
+layer have eight bits (in the nested file six at least). In plans of mid-rise codes the last of the largest layers pays for that
+with a bit of its own, so that the mean is no more than was asked for. Coded networks have the mean that was asked for in their
+whole file. Every loss is against the float network on the same test images, paired image by image, the mean of the calibration
+draws. Settings were chosen on training images. --full adds ResNet-56 and a sentence encoder (bench/embeddings.py).
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 import bitladder as bl
-from bench import cifar, resnet
+from bench import cifar, embeddings, resnet
+from bench.learning import learned
 from bench.options import Options, tell
-from bench.result import Figure, Row
-from bench.subject import Interval, Judge, Subject, loss, subject
+from bench.result import Figure, Result, Row, machine, versions
+from bench.subject import Interval, Judge, Subject, about, evenly, loss, subject
 from bench.work import Work
+from bitladder.assign.criteria import order, weight_difference
 from bitladder.assign.search import bisection
 from bitladder.formats import Fixed, Format, Int, Nested
 from bitladder.ir.graph import Graph
@@ -33,9 +35,11 @@ NESTED = {8: 0.2, 4: 0.4, 3: 0.6, 2: 2.0}  # points that one nested file may los
 POWERS = 0.3  # points that fixed point may lose against float steps at 4 bits
 LAYERS = {4: (0.9, 0.3), 3: (0.6, 0.6)}  # bits -> the share of the layers that should do with them, within so many points
 SECONDS = {"best": 600, "fast": 60}  # that a preset may take for a plan of 4 bits in the mean
+QUICK, CHOOSING = 2000, 2000  # test images with --quick, and images that layers are lowered by
 FAST = 1.0  # points that the quickest preset may lose at 4 bits
 
 KINDS: dict[str, Callable[[int], Format]] = {"mid-rise": lambda b: Nested(b, matter={b: 1.0}), "int": Int, "fixed": Fixed}
+BESIDE = 4  # bits at which kinds stand beside each other
 
 
 def sizes(on: Subject) -> dict[str, int]:
@@ -130,11 +134,11 @@ class Side:
         return self.bench().finished({n: Fixed(bits if n in names else 8) for n in self.on().names()})
 
 
-def layers_at(side: Side, chooser: cifar.Split, ranked: Sequence[str], bits: int) -> tuple[float, Interval]:
+def layers_at(side: Side, ranked: Sequence[str], bits: int) -> tuple[float, Interval]:
     """The share of the layers that bisection puts at few bits on choosing images, and what that loses on the test images."""
     judges = {
         name: Judge(f"{side.label}, {name}", split, lambda: side.on().plain, side.work, memory=0)
-        for name, split in (("choosing", chooser), ("test", side.test))
+        for name, split in (("choosing", evenly(side.data.choose, CHOOSING)), ("test", side.test))
     }
 
     def lost(names: Sequence[str], where: str = "choosing") -> Interval:
@@ -149,9 +153,9 @@ def layers_at(side: Side, chooser: cifar.Split, ranked: Sequence[str], bits: int
 
 
 def measured(
-    options: Options, depth: int, data: cifar.Data, test: cifar.Split, chooser: cifar.Split, ranked: Sequence[str], work: Work
+    options: Options, depth: int, data: cifar.Data, test: cifar.Split, work: Work
 ) -> tuple[list[Row], dict[str, Figure]]:
-    """Every row of one network, and its figures; `ranked` is the order in which layers are lowered."""
+    """Every row of one network, and its figures; one draw of the deep one."""
     draws = options.draws if depth == 20 else 1
     sides = [Side(options, depth, draw, data, test, work) for draw in range(draws)]
     floats = [side.float_hits() for side in sides]
@@ -166,7 +170,7 @@ def measured(
         return found
 
     for bits, goal in LOSSES.items():
-        for kind in KINDS:
+        for kind in KINDS if bits == BESIDE else ("mid-rise",):
             size = average(sides[0].on(), one_width(sides[0].on(), kind, bits))
             lost = row(f"{kind}, {size:.2f} bits a weight", [s.hits(kind, bits) for s in sides], floats, "float")
             if kind == "mid-rise":
@@ -176,7 +180,8 @@ def measured(
     for bits, goal in NESTED.items():
         lost = row(f"one nested file at {bits} bits", [s.nested(bits) for s in sides], floats, "float")
         figures[f"{net}_nested_loss_{bits}_bits"] = Figure.at_most(lost.mean, goal, lost.low)
-    lost = row("fixed, 4 bits", [s.hits("fixed", 4) for s in sides], [s.hits("int", 4) for s in sides], "int, 4 bits")
+    fixed, scaled = ([side.hits(kind, BESIDE) for side in sides] for kind in ("fixed", "int"))
+    lost = row(f"fixed, {BESIDE} bits", fixed, scaled, f"int, {BESIDE} bits")
     figures[f"{net}_loss_powers"] = Figure.at_most(lost.mean, POWERS, lost.low)
     for effort, most in SECONDS.items():
         hits, took = sides[0].preset(effort)
@@ -185,8 +190,9 @@ def measured(
         figures[f"{net}_seconds_{effort}"] = Figure.at_most(took, most)
         if effort == "fast":
             figures[f"{net}_loss_fast"] = Figure.at_most(lost.mean, FAST, lost.low)
+    ranked = order(weight_difference(learned(sides[0].on(), data.learn, None, work)[0])).ranked
     for bits, (share, allowed) in LAYERS.items():
-        found, lost = layers_at(sides[0], chooser, ranked, bits)
+        found, lost = layers_at(sides[0], ranked, bits)
         rows.append(
             Row(
                 f"{net}, share of the layers at {bits} bits, points lost on the test images",
@@ -200,3 +206,28 @@ def measured(
         rows.append(Row(f"{net}, share of the layers at {bits} bits, one draw", found))
         figures[f"{net}_layers_at_{bits}_bits_in_passes"] = Figure.at_least(found, share, lost.low <= allowed)
     return rows, figures
+
+
+def measure(options: Options) -> tuple[list[Row], dict[str, Figure]]:
+    """Rows and figures of every network."""
+    tell("reading images")
+    data = cifar.load(options.data)
+    test = evenly(data.test, QUICK if options.quick else len(data.test))
+    work = Work.of("rounding", options.quick, about(options, test))
+    rows, figures = list[Row](), dict[str, Figure]()
+    for depth in options.depths:
+        more, asked = measured(options, depth, data, test, work)
+        rows, figures = rows + more, figures | asked
+    if options.full:
+        more, asked = embeddings.rows()
+        rows, figures = rows + more, figures | asked
+    return rows, figures
+
+
+def bench(options: Options) -> Result:
+    """Every plan, rows and figures."""
+    import torch
+
+    torch.set_num_threads(options.threads)
+    rows, figures = measure(options)
+    return Result("rounding", tuple(rows), figures, machine(options.threads, options.command), versions())

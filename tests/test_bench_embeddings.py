@@ -44,7 +44,7 @@ def test_without_the_encoder_nothing_is_measured(monkeypatch):
         "minilm_cosine_8": (None, False),
         "minilm_cosine_4": (None, False),
     }
-    assert "4 bits" in table.figure_row("criteria", "minilm_cosine_4", {"value": None, "goal": 0.99, "met": False})[1]
+    assert "4 bits" in table.figure_row("rounding", "minilm_cosine_4", {"value": None, "goal": 0.99, "met": False})[1]
 
 
 def missing():
