@@ -9,37 +9,48 @@ themselves, which favours it.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 
 import bitladder as bl
 from bench import cifar, quantizers, resnet
 from bench.codec import BATCH, hits
 from bench.nested import percent
 from bench.options import Options, tell
+from bench.plans import one_width
 from bench.quantizers import QUANTIZERS, Made, Quantizer
 from bench.result import Figure, Result, Row, machine, versions
 from bench.subject import about, evenly, loss
 from bench.work import Work
 from bitladder import file
+from bitladder.convert.from_torch import from_torch
 from bitladder.formats import QTensor
 from bitladder.ir.graph import Graph
+from bitladder.ir.rewrite import simplify
 from bitladder.recipe import SHORT
 
 BITS = (8, 4, 3, 2)
 QUICK = 2000  # test images
 CHOOSING = 2000  # images that our settings are chosen on
 
+
+def packed(sizes: Mapping[str, int], mean: float, size: float) -> dict[str, Any]:
+    """A plan of one width, the ends at eight bits, of no more bits in the mean; the best rounding."""
+    return {"plan": one_width(sizes, "mid-rise", int(mean)) if mean < max(BITS) else "int8", "effort": "best"}
+
+
+def coded(sizes: Mapping[str, int], mean: float, size: float) -> dict[str, Any]:
+    """Rounding for coded bytes; the whole file counts, headers and biases and all."""
+    return {"plan": "int8", "rounding": "rate", "budget": f"{int(size)}B"}
+
+
 # Our ways to get to a mean number of bits, or to so many bytes; the best on the choosing images is what peers are held against.
-# A coded network counts with its whole file, headers and biases and all.
-OURS: dict[str, dict[str, Any]] = {
-    "uniform": {"plan": "int{bits}", "effort": "best"},
-    "mixed": {"plan": "int8", "effort": "best", "budget": "avg_bits={mean}"},
-    "coded": {"plan": "int8", "rounding": "rate", "budget": "{bytes}B"},
-}
+OURS: dict[str, Callable[[Mapping[str, int], float, float], dict[str, Any]]] = {"packed": packed, "coded": coded}
 
 
 @dataclass
@@ -55,24 +66,28 @@ class Ours:
     known: dict[tuple[float, float], list[Made]] = field(default_factory=dict)
 
     def ranked(self, mean: float, size: float) -> list[Made]:
-        """The networks of at most `mean` bits a weight, or so many bytes, the best on the choosing images first.
-
-        At the widest, plans mix nothing.
-        """
+        """The networks of at most `mean` bits a weight, or so many bytes, the best on the choosing images first."""
         if (mean, size) not in self.known:
-            ways = {name: how for name, how in OURS.items() if name != "mixed" or mean < max(BITS)}
-            made = [self.made(name, how, mean, size) for name, how in ways.items()]
+            made = [self.made(name, how(self.layers, mean, size)) for name, how in OURS.items()]
             self.known[mean, size] = [found for _, found in sorted(made, key=lambda pair: -pair[0])]
         return self.known[mean, size]
 
-    def made(self, name: str, how: Mapping[str, Any], mean: float, size: float) -> tuple[float, Made]:
+    @cached_property
+    def layers(self) -> dict[str, int]:
+        """Elements of every weight, in the order of the network."""
+        net = resnet.load(self.options.data, self.depth)
+        graph = simplify(from_torch(net, (torch.from_numpy(self.data.draws[0].images[:1]),)))
+        return {name: int(np.prod(graph.constants[name].shape)) for name, _ in graph.weights()}  # type: ignore[union-attr]
+
+    def made(self, name: str, how: Mapping[str, Any]) -> tuple[float, Made]:
         """Accuracy on the choosing images, and what was made."""
-        limits = {"bits": int(mean), "mean": f"{mean:.6g}", "bytes": int(size)}
-        said = {k: v.format(**limits) if isinstance(v, str) else v for k, v in how.items()}
-        value = self.work(f"{self.depth} {said}", lambda: self.ran(said)).value
+        said = {
+            word: {k: str(f) for k, f in value.items()} if isinstance(value, dict) else value for word, value in how.items()
+        }
+        value = self.work(f"{self.depth} {name} {said}", lambda: self.ran(how)).value
         size, bits, seconds, chosen = value[:4]
         hits = value[4:].astype(bool)
-        tell(f"resnet{self.depth}: ours, {name}, {said}: {100 * hits.mean():.2f} %, {size:.0f} bytes, {bits:.3f} bits")
+        tell(f"resnet{self.depth}: ours, {name}: {100 * hits.mean():.2f} %, {size:.0f} bytes, {bits:.3f} bits")
         return chosen, Made(name, size, bits, seconds, hits)
 
     def ran(self, said: Mapping[str, Any]) -> np.ndarray:
@@ -129,7 +144,7 @@ def measure(options: Options, among: Sequence[int] = BITS) -> tuple[list[Row], d
     figures: dict[str, Figure] = {}
     for depth in options.depths:
         peers = quantizers.Bench(options, depth, data.draws[0], test)
-        work = Work.of("accuracy", OURS, about(options, test), about(options, choose))
+        work = Work.of("accuracy", list(OURS), about(options, test), about(options, choose))
         mine = Ours(options, depth, data, choose, test, work)
         for bits in among:
             what, pairs = f"resnet{depth}, {bits} bits", []
@@ -147,8 +162,6 @@ def measure(options: Options, among: Sequence[int] = BITS) -> tuple[list[Row], d
 
 def bench(options: Options) -> Result:
     """Every bit width, rows and figures."""
-    import torch
-
     torch.set_num_threads(options.threads)
     rows, figures = measure(options)
     return Result("accuracy", tuple(rows), figures, machine(options.threads, options.command), versions())

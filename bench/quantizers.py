@@ -80,7 +80,7 @@ class Quantizer:
 
 PLAIN = {"order": True, "equalize": 0}  # what Brevitas is best with: by activations, channels not equalized
 BREVITAS = (
-    Setting("GPTQ, its defaults", {"method": "gptq"}, deep=True),
+    Setting("GPTQ, its defaults", {"method": "gptq"}),
     Setting("GPTQ, act order", {"method": "gptq", **PLAIN}, deep=True),
     Setting("Qronos, act order", {"method": "qronos", **PLAIN}, deep=True),
     Setting("GPFQ, act order", {"method": "gpfq", **PLAIN}, (4, 3, 2)),

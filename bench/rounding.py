@@ -10,8 +10,8 @@ draws. Settings were chosen on training images. --full adds ResNet-56 and a sent
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,47 +19,25 @@ import bitladder as bl
 from bench import cifar, embeddings, resnet
 from bench.learning import learned
 from bench.options import Options, tell
+from bench.plans import KINDS, average, one_width
 from bench.result import Figure, Result, Row, machine, versions
 from bench.subject import Interval, Judge, Subject, about, evenly, loss, subject
 from bench.work import Work
 from bitladder.assign.criteria import order, weight_difference
 from bitladder.assign.search import bisection
-from bitladder.formats import Fixed, Format, Int, Nested
 from bitladder.ir.graph import Graph
 from bitladder.model import Model
-from bitladder.ptq.workbench import Workbench
 
-ENDS = 8  # bits of the first and the last layer in plans of one width
 LOSSES = {4: 0.2, 3: 0.6, 2: 1.8}  # points that a network of so many bits a weight may lose
 NESTED = {8: 0.2, 4: 0.4, 3: 0.6, 2: 2.0}  # points that one nested file may lose at its widths
 POWERS = 0.3  # points that fixed point may lose against float steps at 4 bits
 LAYERS = {4: (0.9, 0.3), 3: (0.6, 0.6)}  # bits -> the share of the layers that should do with them, within so many points
 SECONDS = {"best": 600, "fast": 60}  # that a preset may take for a plan of 4 bits in the mean
-QUICK, CHOOSING = 2000, 2000  # test images with --quick, and images that layers are lowered by
+QUICK = 2000  # test images
+CHOOSING = {20: 4845, 56: 2000}  # images that layers are lowered by; each costs more in the deep network
 FAST = 1.0  # points that the quickest preset may lose at 4 bits
 
-KINDS: dict[str, Callable[[int], Format]] = {"mid-rise": lambda b: Nested(b, matter={b: 1.0}), "int": Int, "fixed": Fixed}
 BESIDE = 4  # bits at which kinds stand beside each other
-
-
-def sizes(on: Subject) -> dict[str, int]:
-    """Elements of every weight."""
-    return {name: int(np.prod(on.plain.constants[name].shape)) for name in on.names()}  # type: ignore[union-attr]
-
-
-def one_width(on: Subject, kind: str, bits: int) -> dict[str, Format]:
-    """Every layer at one width, the ends at eight; of mid-rise codes the last of the largest layers has a bit less."""
-    size = sizes(on)
-    payer = max(on.names(), key=lambda name: (size[name], on.names().index(name)))
-    width = dict.fromkeys(on.names(), bits) | dict.fromkeys(on.ends(), ENDS)
-    width |= {payer: bits - 1} if kind == "mid-rise" else {}
-    return {name: KINDS[kind](width[name]) for name in on.names()}
-
-
-def average(on: Subject, formats: Mapping[str, Format]) -> float:
-    """Bits a weight."""
-    size = sizes(on)
-    return sum(fmt.bits * size[name] for name, fmt in formats.items()) / sum(size.values())
 
 
 @dataclass
@@ -85,21 +63,21 @@ class Side:
             self.known["it"] = subject(self.options, self.depth, self.data.draws[self.draw])
         return self.known["it"]
 
+    def sizes(self) -> dict[str, int]:
+        """Elements of every weight."""
+        return {name: int(np.prod(self.on().plain.constants[name].shape)) for name in self.on().names()}  # type: ignore[union-attr]
+
     def model(self, **how: object) -> Model:
         """What `quantize` makes of the network."""
         net = resnet.load(self.options.data, self.depth)
         return bl.quantize(net, self.data.draws[self.draw].images, **{"effort": "best", **how})  # type: ignore[arg-type]
-
-    def bench(self) -> Workbench:
-        """A workbench that rounds in passes."""
-        return replace(self.on().feedback, passes=True, memo={})
 
     def float_hits(self) -> np.ndarray:
         return self.judge("float", lambda: self.on().plain).value
 
     def hits(self, kind: str, bits: int) -> np.ndarray:
         """Hits of a plan of one width."""
-        return self.judge(f"{kind} {bits}", lambda: self.model(plan=one_width(self.on(), kind, bits)).graph).value
+        return self.judge(f"{kind} {bits}", lambda: self.model(plan=one_width(self.sizes(), kind, bits)).graph).value
 
     def coded(self, bits: int) -> np.ndarray:
         """Hits of a network whose file has so many bits a weight."""
@@ -130,15 +108,16 @@ class Side:
         return value[1:].astype(bool), float(value[0])
 
     def lowered(self, names: Sequence[str], bits: int) -> Graph:
-        """The 8-bit fixed-point network with some layers at fewer bits."""
-        return self.bench().finished({n: Fixed(bits if n in names else 8) for n in self.on().names()})
+        """The 8-bit network with some layers at fewer bits, rounded in sequence."""
+        widths = {n: bits if n in names else 8 for n in self.on().names()}
+        return self.model(plan={n: KINDS["mid-rise"](b) for n, b in widths.items()}, effort="balanced").graph
 
 
 def layers_at(side: Side, ranked: Sequence[str], bits: int) -> tuple[float, Interval]:
     """The share of the layers that bisection puts at few bits on choosing images, and what that loses on the test images."""
     judges = {
-        name: Judge(f"{side.label}, {name}", split, lambda: side.on().plain, side.work, memory=0)
-        for name, split in (("choosing", evenly(side.data.choose, CHOOSING)), ("test", side.test))
+        name: Judge(f"{side.label}, layers, {name}", split, lambda: side.on().plain, side.work, memory=0)
+        for name, split in (("choosing", evenly(side.data.choose, CHOOSING[side.depth])), ("test", side.test))
     }
 
     def lost(names: Sequence[str], where: str = "choosing") -> Interval:
@@ -171,7 +150,7 @@ def measured(
 
     for bits, goal in LOSSES.items():
         for kind in KINDS if bits == BESIDE else ("mid-rise",):
-            size = average(sides[0].on(), one_width(sides[0].on(), kind, bits))
+            size = average(sides[0].sizes(), one_width(sides[0].sizes(), kind, bits))
             lost = row(f"{kind}, {size:.2f} bits a weight", [s.hits(kind, bits) for s in sides], floats, "float")
             if kind == "mid-rise":
                 figures[f"{net}_loss_{bits}_bits"] = Figure.at_most(lost.mean, goal, lost.low)

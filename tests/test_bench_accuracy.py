@@ -197,19 +197,22 @@ def test_ours_is_chosen_on_the_choosing_images(tmp_path, monkeypatch):
     """Not on the test images; a plan of one width has the whole bits that the mean leaves room for, a coded file the bytes."""
     asked = []
 
-    def ran(self, said):
-        asked.append(said.get("budget", said["plan"]))
-        mixed = "avg_bits" in asked[-1]
-        return np.array([8, 4, 1, 0.9 if mixed else 0.8, *([0, 0, 1] if mixed else [1, 1, 1])], float)
+    def ran(self, how):
+        asked.append(how.get("budget", how["plan"]))
+        coded = "budget" in how
+        return np.array([8, 4, 1, 0.9 if coded else 0.8, *([0, 0, 1] if coded else [1, 1, 1])], float)
 
     monkeypatch.setattr(Ours, "ran", ran)
+    monkeypatch.setattr(Ours, "layers", {"first": 3, "middle": 90, "last": 4})
     data = Data((split(),), split(), split(), split(3))
     ours = Ours(Options(), 20, data, split(), split(3), Work(tmp_path, "x"))
-    assert ours.ranked(3.5, 1000)[0].name == "mixed"
+    assert ours.ranked(3.5, 1000)[0].name == "coded"
     assert ours.ranked(3.5, 1000)[0].hits.sum() == 1
-    assert [made.name for made in ours.ranked(3.5, 1000)[1:]] == ["uniform", "coded"]
-    assert asked == ["int3", "avg_bits=3.5", "1000B"]
-    assert ours.ranked(8.0, 1000)[0].name == "uniform"
+    assert [made.name for made in ours.ranked(3.5, 1000)[1:]] == ["packed"]
+    assert [fmt.bits for fmt in asked[0].values()] == [8, 2, 8]
+    assert asked[1:] == ["1000B"]
+    ours.ranked(8.0, 1000)
+    assert asked[2:] == ["int8"]
 
 
 def test_peers_are_told_apart():
