@@ -1,6 +1,6 @@
 """How near the embeddings of a sentence encoder of few bits stay to those in float: all-MiniLM-L6-v2 on real sentences.
 
-Rows of `rounding --full`. Weights are quantized, words and places too; activations stay in float, or have 8 bits where it says
+Rows of `rounding`. Weights are quantized, words and places too; activations stay in float, or have 8 bits where it says
 so. Calibration is on passages of what Python says under `help`; the sentences are the first ones of the docstrings of its
 standard library.
 """
@@ -27,7 +27,7 @@ from bitladder.convert.to_torch import to_torch
 
 SENTENCES, BATCH = 1000, 50
 PASSAGES, TOKENS = 512, 64  # to calibrate on
-FEWEST, MOST = 4, 60  # words of a sentence
+FEWEST, MOST = 4, 40  # words of a sentence
 FLOAT = {"a=*": "float"}
 PLANS: dict[str, dict[str, Any]] = {
     "int8": {"plan": {"*": "int8", **FLOAT}, "rounding": "nearest"},
@@ -61,41 +61,39 @@ def sentences(count: int = SENTENCES) -> list[str]:
     return [every[i] for i in np.linspace(0, len(every) - 1, min(count, len(every))).round().astype(int)]
 
 
-def tokens(texts: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Ids and masks in batches of sentences of like length, the shorter ones padded."""
+def tokens(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and masks (sentences, tokens): padded, and what is longer is cut."""
     words = minilm.tokenizer()
-    ids = sorted((words.encode(text).ids for text in texts), key=len)
-    out = []
-    for at in range(0, len(ids), BATCH):
-        batch = ids[at : at + BATCH]
-        longest = max(map(len, batch))
-        rows = [(np.pad(i, (0, longest - len(i))), np.arange(longest) < len(i)) for i in batch]
-        out.append((np.stack([row for row, _ in rows]), np.stack([mask for _, mask in rows]).astype(np.int64)))
-    return out
+    ids, mask = (np.zeros((len(texts), TOKENS), np.int64) for _ in range(2))
+    for row, on, text in zip(ids, mask, texts, strict=True):
+        found = words.encode(text).ids[:TOKENS]
+        row[: len(found)], on[: len(found)] = found, 1
+    return ids, mask
 
 
-def embeddings(net: Any, batches: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+def embeddings(net: Any, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """An embedding of length one for each sentence."""
+    parts = [tuple(torch.from_numpy(a[at : at + BATCH]) for a in (ids, mask)) for at in range(0, len(ids), BATCH)]
     with torch.inference_mode():
-        out = torch.cat([net(torch.from_numpy(ids), torch.from_numpy(mask)) for ids, mask in batches]).double()
+        out = torch.cat([net(*part) for part in parts]).double()
     return (out / out.norm(dim=1, keepdim=True)).numpy()
 
 
 def rows() -> tuple[list[Row], dict[str, Figure]]:
     """Cosines, bytes and seconds of every plan, and the figures. Without the encoder's package nothing is measured."""
     try:
-        net, batches = minilm.load(), tokens(sentences())
+        net, said = minilm.load(), tokens(sentences())
     except minilm.Missing as error:
         tell(str(error))
         return [], {f"minilm_cosine_{bits}": Figure.at_least(None, goal) for bits, (_, goal) in GOALS.items()}
     calib = dict(zip(("ids", "mask"), minilm.passages(PASSAGES, TOKENS), strict=True))
-    about = digest(a.tobytes() for a in (*calib.values(), *(a for pair in batches for a in pair)))
-    work, wanted = Work.of("rounding", "minilm", PLANS, about), embeddings(net, batches)
+    about = digest(a.tobytes() for a in (*calib.values(), *said))
+    work, wanted = Work.of("rounding", "minilm", PLANS, about), embeddings(net, *said)
 
     def made(name: str) -> np.ndarray:
         tell(f"minilm: {name}")
         model = bl.quantize(net, calib, **PLANS[name])
-        found = embeddings(to_torch(model.graph).eval(), batches)
+        found = embeddings(to_torch(model.graph).eval(), *said)
         return np.array([len(file.to_bytes(model.whole, "best")), *(found * wanted).sum(1)])
 
     found = {name: work(f"minilm, {name}", lambda name=name: made(name)) for name in PLANS}

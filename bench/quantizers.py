@@ -33,12 +33,16 @@ FRAME = HERE / "frame.py"
 
 @dataclass(frozen=True)
 class Setting:
-    """One way of a peer to quantize, at the widths it is measured at; `args` are its driver's. deep: on ResNet-56 too."""
+    """One way of a peer to quantize, at the widths it is measured at; `args` are its driver's. deep: on ResNet-56 too.
+
+    slow: it learns for many minutes, and is measured with --full only.
+    """
 
     name: str
     args: Mapping[str, Any]
     bits: tuple[int, ...] = (8, 4, 3, 2)
     deep: bool = False
+    slow: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ BREVITAS = (
     Setting("Qronos, act order, zero points", {"method": "qronos", "weights": "asym", **PLAIN}, (3, 2)),
     Setting("Qronos, act order, ends at 8 bits", {"method": "qronos", "ends": 8, **PLAIN}, (3, 2)),
     Setting("Qronos, act order, MSE scales, ends at 8 bits", {"method": "qronos", "scales": "mse", "ends": 8, **PLAIN}, (3, 2)),
-    Setting("learned rounding, 1000 steps a layer", {"method": "learned", "iters": 1000, "equalize": 0}, (4, 3, 2)),
+    Setting("learned rounding, 1000 steps a layer", {"method": "learned", "iters": 1000, "equalize": 0}, (4, 3, 2), slow=True),
 )
 NNCF = (
     Setting("defaults (fast bias correction)", {}, (8,), deep=True),
@@ -107,16 +111,19 @@ MCT = (
     Setting("one width", {}, (8, 4, 3, 2), deep=True),
     Setting("plan of 2, 4, 8 bits", {"widths": [2, 4, 8]}, (4, 3)),
     Setting("plan of 2 to 8 bits", {"widths": ALL}, (4, 3)),
-    Setting("EPTQ, 50 epochs", {"epochs": 50}, (4, 3, 2)),
-    Setting("plan of 2 to 8 bits, EPTQ, 50 epochs", {"widths": ALL, "epochs": 50}, (4, 3)),
+    Setting("EPTQ, 50 epochs", {"epochs": 50}, (4, 3, 2), slow=True),
+    Setting("plan of 2 to 8 bits, EPTQ, 50 epochs", {"widths": ALL, "epochs": 50}, (4, 3), slow=True),
 )
 STEPS = 1500  # of AdaRound, a layer; AIMET recommends 15000, which take hours on one core
 AIMET = (
     Setting("range by error", {"method": "none"}),
-    Setting("SeqMSE, 20 candidates", {"method": "seqmse", "candidates": 20}, (4, 3, 2)),
-    Setting(f"AdaRound, cut to {STEPS} steps a layer", {"method": "adaround", "steps": STEPS}, (4, 3, 2)),
+    Setting("SeqMSE, 20 candidates", {"method": "seqmse", "candidates": 20}, (4, 3, 2), slow=True),
+    Setting(f"AdaRound, cut to {STEPS} steps a layer", {"method": "adaround", "steps": STEPS}, (4, 3, 2), slow=True),
     Setting(
-        f"equalized, AdaRound, cut to {STEPS} steps a layer", {"method": "adaround", "steps": STEPS, "equalize": True}, (4, 3)
+        f"equalized, AdaRound, cut to {STEPS} steps a layer",
+        {"method": "adaround", "steps": STEPS, "equalize": True},
+        (4, 3),
+        slow=True,
     ),
 )
 QUANTIZERS = (
@@ -169,7 +176,11 @@ class Bench:
     def all(self, bits: int, among: Sequence[Quantizer]) -> Iterator[Made]:
         """What every peer makes at a width, setting by setting; peers that cannot be had say why."""
         for peer in among:
-            wanted = (s for s in peer.settings if bits in s.bits and (s.deep or self.depth == 20))
+            wanted = (
+                s
+                for s in peer.settings
+                if bits in s.bits and (s.deep or self.depth == 20) and (self.options.full or not s.slow)
+            )
             try:
                 yield from (self.made(peer, bits, setting) for setting in wanted)
             except Missing as error:

@@ -4,14 +4,15 @@ Rows of `criteria --full` too. Networks are made by `quantize(..., effort="best"
 layer have eight bits (in the nested file six at least). In plans of mid-rise codes the last of the largest layers pays for that
 with a bit of its own, so that the mean is no more than was asked for. Coded networks have the mean that was asked for in their
 whole file. Every loss is against the float network on the same test images, paired image by image, the mean of the calibration
-draws. Settings were chosen on training images. --full adds ResNet-56 and a sentence encoder (bench/embeddings.py).
+draws. Settings were chosen on training images. A sentence encoder is with them
+(bench/embeddings.py), but for --quick; --full adds ResNet-56.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -108,15 +109,15 @@ class Side:
         return value[1:].astype(bool), float(value[0])
 
     def lowered(self, names: Sequence[str], bits: int) -> Graph:
-        """The 8-bit network with some layers at fewer bits, rounded in sequence."""
+        """The 8-bit network with some layers at fewer bits."""
         widths = {n: bits if n in names else 8 for n in self.on().names()}
-        return self.model(plan={n: KINDS["mid-rise"](b) for n, b in widths.items()}, effort="balanced").graph
+        return self.model(plan={n: KINDS["mid-rise"](b) for n, b in widths.items()}).graph
 
 
 def layers_at(side: Side, ranked: Sequence[str], bits: int) -> tuple[float, Interval]:
     """The share of the layers that bisection puts at few bits on choosing images, and what that loses on the test images."""
     judges = {
-        name: Judge(f"{side.label}, layers, {name}", split, lambda: side.on().plain, side.work, memory=0)
+        name: Judge(f"{side.label}, layers at best, {name}", split, lambda: side.on().plain, side.work, memory=0)
         for name, split in (("choosing", evenly(side.data.choose, CHOOSING[side.depth])), ("test", side.test))
     }
 
@@ -192,12 +193,12 @@ def measure(options: Options) -> tuple[list[Row], dict[str, Figure]]:
     tell("reading images")
     data = cifar.load(options.data)
     test = evenly(data.test, QUICK if options.quick else len(data.test))
-    work = Work.of("rounding", options.quick, about(options, test))
     rows, figures = list[Row](), dict[str, Figure]()
     for depth in options.depths:
-        more, asked = measured(options, depth, data, test, work)
+        shared = options if depth > 20 else replace(options, full=False)
+        more, asked = measured(options, depth, data, test, Work.of("rounding", options.quick, about(shared, test)))
         rows, figures = rows + more, figures | asked
-    if options.full:
+    if not options.quick:
         more, asked = embeddings.rows()
         rows, figures = rows + more, figures | asked
     return rows, figures

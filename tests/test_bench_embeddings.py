@@ -19,19 +19,18 @@ def test_sentences_are_first_ones(tmp_path, monkeypatch):
     assert embeddings.sentences(2) == ["One two three four", "One two three four."]
 
 
-def test_batches_are_padded(monkeypatch):
-    """Sentences of like length together; the mask says what is padding."""
+def test_sentences_are_padded_or_cut(monkeypatch):
+    """To one length; the mask says what is padding."""
 
     class Words:
         def encode(self, text):
             return type("Encoded", (), {"ids": [int(word) for word in text.split()]})
 
     monkeypatch.setattr(embeddings.minilm, "tokenizer", Words)
-    monkeypatch.setattr(embeddings, "BATCH", 2)
-    (ids, mask), (last, _) = embeddings.tokens(["1 2 3", "4", "5 6"])
-    assert ids.tolist() == [[4, 0], [5, 6]]
-    assert mask.tolist() == [[1, 0], [1, 1]]
-    assert last.tolist() == [[1, 2, 3]]
+    monkeypatch.setattr(embeddings, "TOKENS", 2)
+    ids, mask = embeddings.tokens(["1 2 3", "4"])
+    assert ids.tolist() == [[1, 2], [4, 0]]
+    assert mask.tolist() == [[1, 1], [1, 0]]
     assert mask.dtype == np.int64
 
 
