@@ -26,6 +26,7 @@ ENDS = ("conv1", "linear")  # the first and the last layer: eight bits where for
 BUDGETS = {"3.5": 3, "2.5": 2}  # bits a weight, and the level that layers step down to there
 TABLE_BUDGETS = ("4", "3")
 LEVELS = "8,4,3,2"
+CHOOSING = 1000  # images that scores are of
 DROP = 0.01  # of accuracy on choosing images, that a search may spend
 COUNT = 10  # layers of the 20
 SUM = "gradient+0.5*error"
@@ -114,7 +115,7 @@ def criteria() -> Group:
         "Which layers have few bits. `nested8`, an average of so many bits a weight. Without a table layers step down level by "
         "level (8, 4, 3, 2) in the order of the criterion, so at an average of exactly 4 or 3 bits every order gives one plan, "
         "all layers alike; budgets half way between tell orders apart. With a table the plan is solved by relaxation. "
-        "`accuracy` is measured on 2,000 choosing images and its seconds hold what a score brings along: every width of the "
+        "`accuracy` is measured on 1,000 choosing images and its seconds hold what a score brings along: every width of the "
         "result is scored too.",
         tuple(rows),
     )
@@ -167,7 +168,7 @@ def searches() -> Group:
     rows.append(Row("one by one, at most 1 point", f"`bisection` in the order of `{MEASURED}`", one, measured=True))
     return Group(
         "Searches",
-        "How a plan is found. `nested8`, the criterion `divergence`. The goal is a loss of at most one point on 2,000 choosing "
+        "How a plan is found. `nested8`, the criterion `divergence`. The goal is a loss of at most one point on 1,000 choosing "
         f"images, which are training images, or an average of 3.5 bits, or {COUNT} of 20 layers. Layers go from 8 bits to 2, "
         f"where a search knows levels to {LEVELS.replace(',', ', ')}. Tables are measured anew for each row.",
         tuple(rows),

@@ -19,7 +19,7 @@ import numpy as np
 
 import bitladder as bl
 from bench import cifar, resnet
-from bench.choices import GROUPS, PARTS, WRITING, Group, Row
+from bench.choices import CHOOSING, GROUPS, PARTS, WRITING, Group, Row
 from bench.options import Options, tell
 from bench.result import Result, machine, versions
 from bench.result import Row as Line
@@ -27,8 +27,7 @@ from bench.subject import about, evenly, loss
 from bench.work import Work
 from bitladder.assign.score import Score, accuracy
 
-QUICK, QUICK_CHOOSING = 2000, 500  # test and choosing images
-CHOOSING = 2000
+QUICK = 2000  # test images
 FACTS = 4  # numbers that stand before the hits of a row: seconds to quantize and to write, bytes, bits a weight
 
 
@@ -48,8 +47,7 @@ class Side:
     @cached_property
     def choosing(self) -> Score:
         """Accuracy on training images that nothing is calibrated on."""
-        count = QUICK_CHOOSING if self.options.quick else CHOOSING
-        split = cifar.read(cifar.archives(self.options.data)[0], lambda n: chosen(n, count))
+        split = cifar.read(cifar.archives(self.options.data)[0], lambda n: chosen(n, CHOOSING))
         return accuracy({"x": split.images}, split.labels)
 
     @cached_property
@@ -137,7 +135,7 @@ def bench(options: Options) -> Result:
 def key_of(row: Row) -> str:
     """What a row's measurement depends on."""
     how: Mapping[str, Any] = {word: shown(value) for word, value in sorted(row.how.items())}
-    return repr((how, row.bits, row.measured, row.table, dict(row.saving)))
+    return repr((how, row.bits, row.measured and CHOOSING, row.table, dict(row.saving)))
 
 
 def shown(value: Any) -> str:
