@@ -6,6 +6,7 @@ One draw of 512 calibration images; scores, where a row needs one, are of choosi
 
 from __future__ import annotations
 
+import inspect
 import os
 import tempfile
 import time
@@ -26,6 +27,7 @@ from bench.result import Row as Line
 from bench.subject import about, evenly, loss
 from bench.work import Work
 from bitladder.assign.score import Score, accuracy
+from bitladder.recipe import EFFORTS
 
 QUICK = 2000  # test images
 FACTS = 4  # numbers that stand before the hits of a row: seconds to quantize and to write, bytes, bits a weight
@@ -133,8 +135,11 @@ def bench(options: Options) -> Result:
 
 
 def key_of(row: Row) -> str:
-    """What a row's measurement depends on."""
-    how: Mapping[str, Any] = {word: shown(value) for word, value in sorted(row.how.items())}
+    """What a row's measurement depends on: rows that say what is usual anyway are one."""
+    usual = {name: p.default for name, p in inspect.signature(bl.quantize).parameters.items()}
+    if row.how.get("effort", usual["effort"]) == usual["effort"]:
+        usual["rounding"] = EFFORTS[str(usual["effort"])].rounding
+    how = {word: shown(value) for word, value in sorted(row.how.items()) if value != usual[word]}
     return repr((how, row.bits, row.measured and CHOOSING, row.table, dict(row.saving)))
 
 

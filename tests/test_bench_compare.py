@@ -154,3 +154,14 @@ def test_rows_are_measured(tmp_path):
     assert (again.kept(compare.key_of(row), row) == kept).all()
     other = replace(row, how={**row.how, "plan": {"*": Nested(8, "tree", cells="entropy")}})
     assert compare.key_of(other) != compare.key_of(replace(row, how={**row.how, "plan": {"*": Nested(8, "tree")}}))
+
+
+def test_rows_that_say_what_is_usual_are_measured_once():
+    """In whatever words; what is not usual is told apart."""
+    row = Row("", "", {"plan": "int4"})
+    for same in ({"cover": "mse"}, {"rounding": "sequence"}, {"effort": "balanced", "equalize": False}):
+        assert compare.key_of(replace(row, how={**row.how, **same})) == compare.key_of(row)
+    for other in ({"cover": "max"}, {"rounding": "feedback"}, {"effort": "fast"}, {"effort": "fast", "rounding": "sequence"}):
+        assert compare.key_of(replace(row, how={**row.how, **other})) != compare.key_of(row)
+    assert compare.key_of(replace(row, bits=4)) != compare.key_of(row)
+    assert compare.key_of(replace(row, measured=True)) != compare.key_of(row)
