@@ -38,8 +38,15 @@ def page(found: Mapping[str, Any] | None = None) -> str:
     plain = next((line["peer"] for line in found["rows"] if line["peer"] is not None), None)
     quick = "--quick" in found["machine"].get("command", "")
     told = {"images": "2,000" if quick else "all 10,000", "plain": "..." if plain is None else f"{plain:.2f}"}
-    head = [HEAD, *(f"{wrapped(text.format(**told))}\n" for text in SAYS), f"{measured_with(found)}.\n"]
+    head = [HEAD, *(f"{wrapped(text.format(**told))}\n" for text in SAYS), f"{measured_with(found)}.\n", *gaps(lines)]
     return "\n".join([*head, *(section(group, lines) for group in GROUPS), *left()])
+
+
+def gaps(lines: Mapping[str, Any]) -> list[str]:
+    """How many rows the last run did not get to, if any."""
+    rows = [(group, row) for group in GROUPS for row in group.rows]
+    there = sum(group.line(row, PARTS[0]) in lines for group, row in rows)
+    return [] if there == len(rows) else [f"{there} of {len(rows)} rows are measured; the others say so.\n"]
 
 
 def wrapped(text: str) -> str:

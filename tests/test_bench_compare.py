@@ -117,6 +117,7 @@ def test_the_page_says_what_was_measured():
     assert f"| {group.rows[1].name} | {group.rows[1].says} | not measured | - | - | - | - |" in page
     assert "Float has 100.00 % right" in page
     assert "2,000 test images" in page
+    assert f"1 of {len(ALL)} rows are measured" in page
     writing = Group("Files", "", (group.rows[0],), choices.WRITING)
     assert compare.lines(writing, group.rows[0], np.concatenate([[1.5, 0.25, 12345, 3.5], hits]), plain)[-1].ours == 0.25
 
