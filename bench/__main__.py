@@ -23,6 +23,7 @@ BENCHES = {
     "robustness": "bench.robustness",
     "types": "bench.types",
     "formats": "bench.formats",
+    "compare": "bench.compare",
     "training": "bench.training",
 }
 LATER = ("exchange",)

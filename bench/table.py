@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results"
 README, PAGE, FILES = ROOT / "README.md", ROOT / "docs" / "performance.md", ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- results: made by python -m bench.table -->", "<!-- end of results -->"
+ELSEWHERE = {"compare": "[comparison](comparison.md)"}  # pages with rows that docs/performance.md need not repeat
 NOTHING = "No benchmark has been run yet; `make bench` runs them and fills in this table."
 
 # What figures are called for people, and how a number is held against its goal.
@@ -107,7 +108,7 @@ def block(found: Sequence[Mapping[str, Any]]) -> str:
         return NOTHING
     rows = [figure_row(r["bench"], name, figure) for r in found for name, figure in r.get("figures", {}).items()]
     lines = [*table(("benchmark", "figure", "measured", "goal", "met"), rows), ""]
-    return "\n".join([*lines, *(f"- {measured_with(result)}" for result in found)])
+    return "\n".join([*lines, *(f"- {measured_with(result)}" for result in found if result.get("figures"))])
 
 
 def figure_row(bench: str, name: str, figure: Mapping[str, Any]) -> tuple[str, ...]:
@@ -152,6 +153,9 @@ def page(found: Sequence[Mapping[str, Any]]) -> str:
     """docs/performance.md: every row of every benchmark."""
     lines = [HEAD]
     for result in found:
+        if result["bench"] in ELSEWHERE:
+            lines += [f"## {result['bench']}", "", f"On a page of its own: {ELSEWHERE[result['bench']]}.", ""]
+            continue
         rows = [
             tuple(map(number, (r["what"], r["ours"], r["peer"], r["peer_name"] or None, r["ratio"], r["spread"])))
             for r in result.get("rows", [])
