@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import bitladder as bl
-from bitladder.assign import probe as probing
+from bitladder.assign import times
 from bitladder.assign.budget import target
 from bitladder.assign.criteria import averaged, parts
 from bitladder.assign.gradient import losses, pulls
@@ -292,7 +292,7 @@ def digits():
 @pytest.fixture
 def untimed(monkeypatch):
     """No milliseconds: what is left of a table is the same in every run."""
-    monkeypatch.setattr(probing, "native", SimpleNamespace(core=None))
+    monkeypatch.setattr(times, "native", SimpleNamespace(core=None))
 
 
 @pytest.fixture(scope="module")
@@ -414,21 +414,6 @@ def test_new_criteria_rank_layers(digits, criterion):
     model = bl.quantize(net, x, count=3, criterion=criterion, effort="fast")
     assert sorted(model.plan.values()) == ["nested4"] * 3 + ["nested8"] * 3
     assert all(row["value"] is not None for row in model.graph.meta["result"]["ranking"])
-
-
-def test_milliseconds(digits, tmp_path):
-    """Measured ones, where there is a native core; a budget that no plan meets is missed, and says so."""
-    net, x, _ = digits
-    if bl.quantize(net, x, plan="int8", effort="fast").engine.reasons():
-        pytest.skip("no native core")
-    model = bl.quantize(net, x, budget="1000ms", levels="8,4", table=tmp_path / "t", effort="fast")
-    assert set(model.plan.values()) == {"nested8"}
-    assert model.graph.meta["result"]["goal_met"]
-    table = Table.load(tmp_path / "t")
-    assert table.milliseconds >= 0
-    assert all(way.milliseconds > 0 for layer in table.layers for way in layer.ways)
-    model = bl.quantize(net, x, budget="0.000001ms", levels="8,4", table=tmp_path / "t", effort="fast")
-    assert not model.graph.meta["result"]["goal_met"]
 
 
 # ------------------------------------------------------------------------------------------------------- the page

@@ -20,6 +20,7 @@ import numpy as np
 from bitladder import file
 from bitladder.assign.accept import accepted, check_rule
 from bitladder.assign.criteria import CRITERIA, parts
+from bitladder.assign.times import NATIVE
 from bitladder.budgets import by_table
 from bitladder.errors import Malformed, require
 from bitladder.formats import Fixed, Format, Int, Nested
@@ -91,6 +92,7 @@ def quantize(
     budget: str | None = None,
     table: str | Path | None = None,
     levels: str | None = None,
+    times: str = NATIVE,
     labels: Any = None,
     low: int = 4,
     count: int | None = None,
@@ -122,7 +124,8 @@ def quantize(
     score, max_drop: as many layers as `score(network) >= score(float network) - max_drop` allows go to `low` bits, in the
     order of `criterion`, found by `search`. count: so many layers instead. budget: "0.5MB", "avg_bits=4" or "5ms" instead.
     table: a sensitivity table, measured and saved there if it is not there yet, from which the plan for `budget` or `max_drop`
-    is solved; sizes are then coded ones. levels: what it may choose from, such as "8,4,3,2" or "nested4,int4/64".
+    is solved; sizes are then coded ones. levels: what it may choose from, such as "8,4,3,2" or "nested4,int4/64". times: whose
+    milliseconds they are, native or onnxruntime.
     test, accept: once finished, the network is compared with float on the samples of `test`, which nothing was chosen by, or
     else of `score`; the goal is missed if its loss is surely above max_drop ("plausible") or not surely within it ("proved").
     Either must tell of single samples, as those of `bitladder.assign.score` do; of others nothing is said.
@@ -175,6 +178,7 @@ def quantize(
         work=folder,
         table=None if table is None else Path(table),
         levels=levels,
+        times=times,
     )
 
     items = data.chunks(calib)

@@ -19,6 +19,7 @@ from bitladder.assign.journal import Journal
 from bitladder.assign.score import divergence, outputs_of, runner
 from bitladder.assign.search import SEARCHES, SLACK, Choice, also
 from bitladder.assign.solve import SOLVERS
+from bitladder.assign.times import NATIVE, TIMES
 from bitladder.errors import require
 from bitladder.formats import Format, Nested
 from bitladder.ir.graph import Graph
@@ -63,6 +64,7 @@ class Goal:
     work: Path | None = None
     table: Path | None = None
     levels: str | None = None
+    times: str = NATIVE
 
     @property
     def by_table(self) -> bool:
@@ -75,6 +77,7 @@ class Goal:
             "statistic": STATISTICS,
             "normalize": NORMALIZATIONS,
             "head_rule": MODES,
+            "times": TIMES,
         }
         for name, known in words.items():
             if getattr(self, name) not in known:
@@ -88,9 +91,12 @@ class Goal:
             raise ValueError(f"quantize: max_drop must be a fraction in [0, 1), got {self.max_drop}; one point is 0.01")
         if self.budget is not None:
             target(self.budget)
-        for name, value in {"search": self.search if self.search in SOLVERS else None, "levels": self.levels}.items():
-            if value is not None and not self.by_table:
-                raise ValueError(f"quantize: {name} {value!r} is for sensitivity tables; name one with table")
+        asks = {"search": self.search in SOLVERS, "levels": self.levels is not None, "times": self.times != NATIVE}
+        for name, asked in asks.items():
+            if asked and not self.by_table:
+                raise ValueError(f"quantize: {name} {getattr(self, name)!r} is for sensitivity tables; name one with table")
+        if self.times != NATIVE:
+            require(self.times, "onnx", f"quantize: times {self.times}")
         if self.search == "budget" and self.budget is None:
             raise ValueError("quantize: search budget needs a budget such as 0.5MB or avg_bits=4; give one")
         if self.search == "count" and self.count is None:

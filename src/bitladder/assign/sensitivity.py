@@ -117,7 +117,7 @@ class Table:
     def problem(self, what: str = BYTES) -> Problem:
         """Losses, and what a budget limits, in the order of the layers."""
         if what == MILLISECONDS and self.milliseconds is None:
-            raise ValueError("quantize: the table has no milliseconds; measure it where there is a native core")
+            raise ValueError("quantize: the table has no milliseconds; measure it with a native core or with times onnxruntime")
         weights = sum(layer.elements for layer in self.layers)
         costs: dict[str, Callable[[Layer, Way], float | None]] = {
             BYTES: lambda layer, way: way.bytes,
