@@ -20,7 +20,7 @@ from bitladder.assign.search import SLACK
 from bitladder.assign.solve import SOLVERS, Picks, Problem, plans
 
 KIND, VERSION = "bitladder sensitivity", 1
-DIGITS = 6  # of numbers in the file
+DIGITS = 6  # of numbers on a page
 
 
 @dataclass(frozen=True)
@@ -202,8 +202,9 @@ class Table:
             file.write(self.text().encode())
 
     def text(self) -> str:
-        """The table as JSON; the same table gives the same text."""
-        return json.dumps({"kind": KIND, "version": VERSION, **short(asdict(self))}, indent=1) + "\n"
+        """The table as JSON; the same table gives the same text, and back again: a plan solved from a file is that of the run
+        which measured it."""
+        return json.dumps({"kind": KIND, "version": VERSION, **asdict(self)}, indent=1) + "\n"
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Table:
