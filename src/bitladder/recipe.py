@@ -25,6 +25,7 @@ from bitladder.budgets import by_table
 from bitladder.errors import Malformed, require
 from bitladder.formats import Fixed, Format, Int, Nested
 from bitladder.formats.uniform import COVERS
+from bitladder.goal import Goal
 from bitladder.ir.graph import Graph
 from bitladder.ir.rewrite import simplify
 from bitladder.model import Model, by_plan
@@ -39,7 +40,8 @@ from bitladder.ptq.importance import importances
 from bitladder.ptq.plan import activation_default, plan_of, resolve
 from bitladder.ptq.rate import Rate
 from bitladder.ptq.workbench import Batches, Workbench, within
-from bitladder.task import Formats, Goal, Progress, Score, Task
+from bitladder.searches import by_search
+from bitladder.task import Formats, Progress, Score, Task
 
 
 @dataclass(frozen=True)
@@ -220,7 +222,7 @@ def quantize(
 
     bench = Workbench(plain, activations, samples, inputs, cover, align, rate, rounding in FED[1:], minds, clock)
     task = Task(bench, raw, formats, goal, batches, score, tell)
-    model = task.model(by_table(task) if goal.by_table else task.outcome())
+    model = task.model(by_table(task) if goal.by_table else by_search(task))
     model = accepted(model, plain, test or score, allowed=max_drop, rule=accept, held_out=test is not None)
     return by_plan(model.whole.with_(meta={**model.whole.meta, "recipe": settings(given)}))
 
