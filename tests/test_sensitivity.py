@@ -148,11 +148,21 @@ def test_a_table_comes_back_as_it_was(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"version": 2}, "version 2"),
+        ({"version": 2}, "got version 2, and this program reads 1; measure again"),
+        ({"layers": 3}, "got 3 where layers must be a list"),
+        ({"layers": [3]}, "got something where a layer must have name, elements, ways"),
+        ({"layers": [{"name": "a", "ways": []}]}, "got no 'elements', which a layer must have"),
+        ({"layers": [{"name": "a", "elements": 1, "ways": [{}]}]}, "got no 'format', which layer 'a' must have"),
+        ({"layers": [{"name": "a", "elements": 1, "ways": []}], "pairs": []}, "got no ways of layer 'a'"),
+        ({"criterion": 3}, "got 3 where a text must be"),
+        ({"base": "much"}, 'got "much" where the table must have finite numbers'),
+        ({"pairs": [["l0.weight", "l1.weight", None]]}, "got null where a pair must have finite numbers"),
+        ({"pairs": [["l0.weight", {}, 1]]}, "pairs must be of layers"),
+        ({"scores": {"metric": "a", "whole": 1.0, "points": [[1]]}}, "scores must have points"),
         ({"kind": "recipe"}, "another kind"),
         ({"layers": []}, "layers must be there"),
         ({"pairs": [["l0.weight", "x", 0.5]]}, "pairs must be of layers"),
-        ({"extra": 1}, "extra"),
+        ({"extra": 1}, "got 'extra', which it must not have"),
         ({"scores": {"metric": "accuracy", "whole": 1.0, "points": []}}, "scores must have points"),
     ],
 )
@@ -163,6 +173,16 @@ def test_damaged_tables_are_refused(tmp_path, change, words):
         Table.load(tmp_path / "t")
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+    assert "Error" not in str(error.value), "no words of Python's"
+
+
+@pytest.mark.parametrize("text", ["", "[", "[]", "3", "{}", "[" * 100_000, "\xff"])
+def test_other_files_are_no_tables(tmp_path, text):
+    (tmp_path / "t").write_text(text, "latin-1")
+    with pytest.raises(
+        ValueError, match=r"must be a sensitivity table .*, got (text that is no JSON|another kind of file); measure"
+    ):
+        Table.load(tmp_path / "t")
 
 
 def test_a_number_that_is_none_is_refused(tmp_path):
