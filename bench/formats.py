@@ -18,12 +18,13 @@ from bench.result import Figure, Result, Row, machine, versions
 from bench.subject import Judge, Subject, about, evenly, loss, subject
 from bench.work import Work
 from bitladder.formats import Format, Int, Nested, QTensor, parse
+from bitladder.goal import Goal
 from bitladder.ir.graph import Graph
 from bitladder.ptq import data
 from bitladder.ptq.calibrate import encodings, observe
 from bitladder.ptq.rate import code_bits
 from bitladder.ptq.workbench import Batches
-from bitladder.task import Goal, Outcome, Task
+from bitladder.task import Outcome, Task
 
 QUICK = 2000  # test images
 PAIRS = (  # a format of weights, and the neighbour that costs as many bits

@@ -22,8 +22,9 @@ from bench.subject import Interval, Judge, Subject, about, evenly, loss, subject
 from bench.work import Work
 from bitladder import file
 from bitladder.formats import Format, Int, Nested
+from bitladder.goal import Goal
 from bitladder.ir.graph import Graph
-from bitladder.task import END_BITS, Goal, Outcome, Task
+from bitladder.task import END_BITS, Outcome, Task
 
 WIDTHS = (8, 7, 6, 5, 4, 3, 2)
 JUDGED = {8: 0.5, 4: 0.5}  # widths with a goal: points that the nested file may lose against the dedicated network

@@ -13,14 +13,7 @@ from bitladder.formats import Product
 
 SMALL = bench.Size(16, 1, 16, 4, 8, 6, Product(4, 8, "tensor"), Product(2, 8, "tensor"), 8)
 TEXT = source.Code(*(np.random.default_rng(s).integers(0, 128, 4000).astype(np.uint8) for s in (0, 1, 2)))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_the_text_is_the_standard_librarys_and_test_files_are_others():

@@ -8,13 +8,7 @@ from bench import cifar
 from bench import train_updates as updates
 from bench.result import Row
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def few(seed):

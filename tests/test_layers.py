@@ -17,8 +17,10 @@ verify
 recipes | lock
 training
 recipe
-budgets
+budgets | searches
+ranking
 task
+goal
 assign
 ptq
 dial

@@ -20,15 +20,7 @@ from bitladder.train.lesson import Lesson
 rng = np.random.default_rng(5)
 X = rng.standard_normal((90, 1, 8, 8)).astype(np.float32)
 Y = (X.reshape(90, -1)[:, :16].sum(1) > 0).astype(np.int64) + (X.mean((1, 2, 3)) > 0)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Threads that wait for each other on busy cores make small networks slow."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def net(seed=0, tail=()):

@@ -27,14 +27,7 @@ digits = load_digits()
 X = (digits.images / 16)[:, None].astype(np.float32)
 Y = digits.target
 LEARN, HELD = np.arange(len(Y)) % 5 != 0, np.arange(len(Y)) % 5 == 0
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

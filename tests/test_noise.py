@@ -26,14 +26,7 @@ rng = np.random.default_rng(5)
 X = torch.tensor(rng.standard_normal((512, 32)), dtype=torch.float32)
 Y = torch.tensor(rng.integers(0, 10, 512))
 PLANS = {"int4": {"*": Int(4, group=16)}, "int8": {"*": "int8/tensor"}, "product": {"*": Product(8, 16)}}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def net(seed=0):

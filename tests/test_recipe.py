@@ -1,12 +1,8 @@
 """The whole path: a trained network in, a plan found, a model out, resumed or not."""
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
-from torch import nn
 
 import bitladder as bl
 from bitladder.assign.score import accuracy
@@ -14,25 +10,6 @@ from bitladder.formats import QTensor
 from bitladder.ir.graph import PerWidth
 
 SMALL = {"effort": "fast", "cycles": 20}
-
-
-@pytest.fixture(scope="module")
-def digits():
-    """A perceptron of six layers that reads digits, with calibration, choosing and test data."""
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    data = load_digits()
-    x, y = (data.data / 16).astype(np.float32), data.target.astype(np.int64)
-    sizes = (64, 48, 48, 32, 32, 24, 10)
-    layers = [m for a, b in itertools.pairwise(sizes) for m in (nn.Linear(a, b), nn.ReLU())][:-1]
-    net = nn.Sequential(*layers)
-    optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
-    xt, yt = torch.from_numpy(x[:1000]), torch.from_numpy(y[:1000])
-    for _ in range(150):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(net(xt), yt).backward()
-        optimizer.step()
-    return net.eval(), (x[:600], y[:600]), (x[1000:1400], y[1000:1400]), (x[1400:], y[1400:])
 
 
 def weights_of(model):

@@ -1,5 +1,6 @@
 """Recipes as files: read, refused, written, and made again to the byte; locks that say what differs."""
 
+import hashlib
 import importlib.util
 import inspect
 import json
@@ -319,6 +320,31 @@ def test_a_lock_holds_a_run_to_its_bytes(here, capsys):
     onnx_net("net.onnx", b2=np.zeros(5))
     assert "inputs network: " in refused()
     assert "inputs calibration: " in refused()
+
+
+def test_a_lock_holds_a_run_to_its_table(here, capsys):
+    """The one that was given or measured; another one, or none, is named before any work."""
+    words = ["--budget", "avg_bits=5", "--criterion", "gradient", "--levels", "8,4", "--effort", "fast", "--quiet"]
+    run = [*RUN[:4], *words, "-o", "q.ladder"]
+    assert main([*run, "--table", "t.table", "--lock"]) == 0
+    made = (here / "q.ladder").read_bytes()
+    held = json.loads((here / "q.lock").read_text())["inputs"]["table"]
+    assert held == hashlib.sha256((here / "t.table").read_bytes()).hexdigest()
+    assert main([*run, "--table", "t.table", "--lock"]) == 0, "now it is read"
+    assert json.loads((here / "q.lock").read_text())["inputs"]["table"] == held
+    assert main([*run, "--table", "t.table", "--locked"]) == 0
+    assert (here / "q.ladder").read_bytes() == made
+    said(capsys)
+    assert main([*run, "--table", "other.table", "--locked"]) == 1
+    assert f"inputs table: {held[:12]}... in the lock, to be measured here" in said(capsys)[1]
+    assert not (here / "other.table").exists()
+    assert main([*run, "--locked"]) == 1
+    assert f"inputs table: {held[:12]}... in the lock, nothing here" in said(capsys)[1]
+    text = (here / "t.table").read_text()
+    (here / "t.table").write_text(text.replace('"loss": ', '"loss": 1', 1))
+    assert main([*run, "--table", "t.table", "--locked"]) == 1
+    assert f"differs in inputs table: {held[:12]}... in the lock, " in said(capsys)[1]
+    assert (here / "q.ladder").read_bytes() == made
 
 
 def test_a_lock_goes_beside_the_file_where_there_is_no_recipe(here, capsys):

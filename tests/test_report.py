@@ -103,6 +103,47 @@ def test_what_is_missing_is_said():
     assert "holds no search" in bare
 
 
+ACCEPTED = {
+    "loss": 0.0042, "low": 0.0009, "high": 0.0075, "samples": 10_000, "spread": 0.166, "worse": 158, "better": 116, "p": 0.013,
+    "held_out": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (
+            {"allowed": 0.01, "rule": "proved"},
+            ("0.42 points", "0.09 points to 0.75 points", "p = 0.013", "158 worse, 116 better", "surely within", "about 2,163"),
+        ),
+        ({"allowed": 0.005, "rule": "plausible"}, ("not settled", "asked: not surely more", "about 8,652", "there are 10,000")),
+        ({"allowed": 0.0005, "rule": "plausible"}, ("surely more", "that nothing was chosen by")),
+        ({"allowed": 0.0, "rule": "plausible", "held_out": False}, ("surely more", "to choose by, on which a search looks")),
+        ({}, ("So many samples tell", "0.47 points from no loss")),
+        ({"better": None, "p": None}, ("158 differ", "share of samples that differ, exact")),
+        ({"worse": None, "better": None, "p": None}, ("samples drawn again in pairs",)),
+    ],
+)
+def test_the_acceptance_is_shown(said, shown):
+    """Test, interval, verdict, and the samples that it takes; without one there is no such part."""
+    meta = {"result": {**RESULT, "accepted": {**ACCEPTED, **said}}}
+    html = page(convnet().with_(meta=meta), "net")
+    text = " ".join(" ".join(read(html).text).split())
+    for words in (*shown, "Acceptance", "10,000"):
+        assert words in text, words
+    assert 'id="acceptance-t"' in html
+    assert "Acceptance" not in page(convnet().with_(meta=PARTS), "net")
+
+
+@pytest.mark.parametrize(
+    "junk",
+    ["x", {}, {**ACCEPTED, "loss": "1"}, {**ACCEPTED, "samples": 0}, {**ACCEPTED, "high": 1e300}, {**ACCEPTED, "worse": 0.5}],
+)
+def test_an_acceptance_that_is_none_is_left_out(junk):
+    meta = {"result": {**RESULT, "accepted": junk}}
+    assert "Acceptance" not in page(convnet().with_(meta=meta), "net")
+
+
 def test_names_are_escaped():
     """Nothing that a file says becomes markup."""
     evil = "<script>alert(1)</script>"

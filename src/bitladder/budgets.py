@@ -14,6 +14,7 @@ from bitladder.assign.probe import CODER, METHODS, SAID, Probe
 from bitladder.assign.search import SLACK
 from bitladder.assign.sensitivity import Solution, Table
 from bitladder.assign.solve import SOLVERS
+from bitladder.assign.times import NATIVE
 from bitladder.formats import Format, Nested, parse
 from bitladder.ir.graph import Graph
 from bitladder.ptq.workbench import within
@@ -129,12 +130,13 @@ def table(task: Task, ways: Ways) -> Table:
     """The saved table of a task, or one that is measured now, and saved if there is a place."""
     goal, bench = task.goal, task.bench
     settings = [bench.cover, bench.align, *((n, [str(f) for f in each]) for n, each in ways.items())]
+    settings += [] if goal.times == NATIVE else [goal.times]
     about = hashlib.sha256(f"{task.about()}{settings}".encode()).hexdigest()
     if goal.table is not None and goal.table.exists():
         found = Table.load(goal.table)
         if found.about != about:
             raise ValueError(
-                f"quantize: table {str(goal.table)!r} must be of this network, these calibration data and levels, "
+                f"quantize: table {str(goal.table)!r} must be of this network, these calibration data, levels and times, "
                 "and is of others; name another file, and it will be measured"
             )
         return found
@@ -146,7 +148,7 @@ def table(task: Task, ways: Ways) -> Table:
         return replace(task, formats=dict(formats)).network({})
 
     whole = in_formats(task, {name: each[0] for name, each in ways.items()})
-    probe = Probe(bench, ways, network, samples, goal.seed, memo, task.tell)
+    probe = Probe(bench, ways, network, samples, goal.seed, memo, task.tell, goal.times)
     score = None if task.score is None else task.scored
     made = probe.table(criterion, about, whole, score, getattr(task.score, "metric", "score"))
     if goal.table is not None:

@@ -25,6 +25,7 @@ VERSION = 1
 PACKAGES = ("numpy", "torch", "scipy")  # that compute
 SHORT = 12  # letters of a hash that a line shows
 SECTIONS = ("recipe", "inputs", "versions")
+UNMADE = "to be measured"  # of a table that is not there yet
 
 
 def beside(path: str) -> str:
@@ -36,13 +37,19 @@ def beside(path: str) -> str:
     return str(Path(path).with_suffix(".lock"))
 
 
-def lock(recipe: Mapping[str, Any], net: Graph, data: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
-    """What a file will be made of; `made` is not in it yet. data: arrays by name, of calibration, evaluation and so on."""
+def lock(
+    recipe: Mapping[str, Any], net: Graph, data: Mapping[str, Mapping[str, np.ndarray]], table: str | None = None
+) -> dict[str, Any]:
+    """What a file will be made of; `made` is not in it yet. data: arrays by name, of calibration, evaluation and so on.
+
+    table: the file of a sensitivity table, which may be made only later.
+    """
+    hashes = {"network": hash_of_graph(net), **{name: hash_of_arrays(arrays) for name, arrays in data.items()}}
     found = {
         "lock": VERSION,
         "seed": recipe.get("seed", 0),
         "recipe": dict(recipe),
-        "inputs": {"network": hash_of_graph(net), **{name: hash_of_arrays(arrays) for name, arrays in data.items()}},
+        "inputs": hashes if table is None else {**hashes, "table": hash_of_table(table)},
         "versions": versions(),
         "machine": machine(),
     }
@@ -85,6 +92,11 @@ def hash_of_graph(graph: Graph) -> str:
     return hashlib.sha256(file.to_bytes(graph)).hexdigest()
 
 
+def hash_of_table(path: str) -> str:
+    """The SHA-256 of the file of a table, or that there is none yet."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if Path(path).is_file() else UNMADE
+
+
 # ------------------------------------------------------------------------------------------------------------- files
 
 
@@ -105,9 +117,11 @@ def read(path: str) -> dict[str, Any]:
     return found
 
 
-def write(path: str, found: Mapping[str, Any], made: str | os.PathLike[str]) -> None:
-    """Write the lock of a file that was made."""
+def write(path: str, found: Mapping[str, Any], made: str | os.PathLike[str], table: str | None = None) -> None:
+    """Write the lock of a file that was made. table: that of a table which may have been measured for it."""
     data = Path(made).read_bytes()
+    if table is not None:
+        found = {**found, "inputs": {**found["inputs"], "table": hash_of_table(table)}}
     text = json.dumps({**found, "made": {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}}, indent=2)
     with replacing(path) as f:
         f.write(f"{text}\n".encode())

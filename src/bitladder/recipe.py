@@ -20,10 +20,12 @@ import numpy as np
 from bitladder import file
 from bitladder.assign.accept import accepted, check_rule
 from bitladder.assign.criteria import CRITERIA, parts
+from bitladder.assign.times import NATIVE
 from bitladder.budgets import by_table
 from bitladder.errors import Malformed, require
 from bitladder.formats import Fixed, Format, Int, Nested
 from bitladder.formats.uniform import COVERS
+from bitladder.goal import Goal
 from bitladder.ir.graph import Graph
 from bitladder.ir.rewrite import simplify
 from bitladder.model import Model, by_plan
@@ -38,7 +40,8 @@ from bitladder.ptq.importance import importances
 from bitladder.ptq.plan import activation_default, plan_of, resolve
 from bitladder.ptq.rate import Rate
 from bitladder.ptq.workbench import Batches, Workbench, within
-from bitladder.task import Formats, Goal, Progress, Score, Task
+from bitladder.searches import by_search
+from bitladder.task import Formats, Progress, Score, Task
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ def quantize(
     budget: str | None = None,
     table: str | Path | None = None,
     levels: str | None = None,
+    times: str = NATIVE,
     labels: Any = None,
     low: int = 4,
     count: int | None = None,
@@ -122,7 +126,8 @@ def quantize(
     score, max_drop: as many layers as `score(network) >= score(float network) - max_drop` allows go to `low` bits, in the
     order of `criterion`, found by `search`. count: so many layers instead. budget: "0.5MB", "avg_bits=4" or "5ms" instead.
     table: a sensitivity table, measured and saved there if it is not there yet, from which the plan for `budget` or `max_drop`
-    is solved; sizes are then coded ones. levels: what it may choose from, such as "8,4,3,2" or "nested4,int4/64".
+    is solved; sizes are then coded ones. levels: what it may choose from, such as "8,4,3,2" or "nested4,int4/64". times: whose
+    milliseconds they are, native or onnxruntime.
     test, accept: once finished, the network is compared with float on the samples of `test`, which nothing was chosen by, or
     else of `score`; the goal is missed if its loss is surely above max_drop ("plausible") or not surely within it ("proved").
     Either must tell of single samples, as those of `bitladder.assign.score` do; of others nothing is said.
@@ -175,6 +180,7 @@ def quantize(
         work=folder,
         table=None if table is None else Path(table),
         levels=levels,
+        times=times,
     )
 
     items = data.chunks(calib)
@@ -216,7 +222,7 @@ def quantize(
 
     bench = Workbench(plain, activations, samples, inputs, cover, align, rate, rounding in FED[1:], minds, clock)
     task = Task(bench, raw, formats, goal, batches, score, tell)
-    model = task.model(by_table(task) if goal.by_table else task.outcome())
+    model = task.model(by_table(task) if goal.by_table else by_search(task))
     model = accepted(model, plain, test or score, allowed=max_drop, rule=accept, held_out=test is not None)
     return by_plan(model.whole.with_(meta={**model.whole.meta, "recipe": settings(given)}))
 

@@ -20,6 +20,7 @@ from bitladder.assign.accept import RULES
 from bitladder.assign.classes import MODES as HEADS
 from bitladder.assign.search import SEARCHES
 from bitladder.assign.solve import SOLVERS
+from bitladder.assign.times import TIMES
 from bitladder.disk import replacing
 from bitladder.errors import require
 from bitladder.formats.uniform import COVERS
@@ -36,6 +37,7 @@ OWN = ("plan", "result", "recipe", "widths", "default_bits", "min_bits", "recove
 CHOICES: dict[str, tuple[str, ...]] = {
     "accept": tuple(RULES),
     "search": (*SEARCHES, *SOLVERS),
+    "times": tuple(TIMES),
     "statistic": tuple(STATISTICS),
     "normalize": tuple(NORMALIZATIONS),
     "head_rule": tuple(HEADS),
@@ -57,6 +59,7 @@ MEANS = {
     "search": "how a plan is found",
     "budget": "0.5MB, 300kB, avg_bits=4 or 5ms, instead of a loss",
     "levels": "what a sensitivity table may choose from: 8,4,3,2 or nested4,int4/64",
+    "times": "whose milliseconds: the native core's, or ONNX Runtime's for each layer alone",
     "low": "bits of layers that can do with few",
     "count": "put so many layers at few bits",
     "statistic": "of weight differences",

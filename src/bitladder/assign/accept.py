@@ -203,16 +203,34 @@ def check_rule(rule: str, allowed: float | None, score: Any) -> None:
 
 def line(result: Mapping[str, Any]) -> list[str]:
     """What an acceptance found, in a line, if there was one."""
-    said = result.get("accepted")
-    if not isinstance(said, Mapping):
+    of, said = found_in(result), result.get("accepted")
+    if of is None or not isinstance(said, Mapping):
         return []
     where = "samples that nothing was chosen by" if said.get("held_out") else "samples to choose by"
+    text = f"loss against float on {of.samples:,} {where}: {of.loss:.4f}, 95 % interval {of.low:.4f} to {of.high:.4f}"
+    return [text + counted(of) + verdict(of, said.get("allowed"))]
+
+
+def found_in(result: Mapping[str, Any]) -> Loss | None:
+    """The loss that an acceptance wrote down; None if there was none, or what is there is none: a file may say anything."""
+    said = result.get("accepted")
+    if not isinstance(said, Mapping):
+        return None
+    numbers = {f.name: said[f.name] for f in fields(Loss) if said.get(f.name) is not None}
+    allowed = 0 if said.get("allowed") is None else said["allowed"]
+    whole = ("samples", "worse", "better")
+    if not all(map(likely, [*numbers.values(), allowed])) or not all(isinstance(numbers.get(name, 0), int) for name in whole):
+        return None
     try:
-        of = Loss(**{f.name: said[f.name] for f in fields(Loss) if f.name in said})
-        text = f"loss against float on {of.samples:,} {where}: {of.loss:.4f}, 95 % interval {of.low:.4f} to {of.high:.4f}"
-        return [text + counted(of) + verdict(of, said.get("allowed"))]
-    except (TypeError, ValueError, ArithmeticError):  # a file may say anything
-        return []
+        found = Loss(**numbers)
+    except TypeError:
+        return None
+    return found if found.samples > 0 and (allowed == 0 or allowed > FINE * FINE) else None
+
+
+def likely(value: Any) -> bool:
+    """Whether something is a number of a size that an acceptance may have."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12
 
 
 def counted(of: Loss) -> str:

@@ -5,7 +5,6 @@ Steps go to a journal as they are done, milliseconds first, so that a run that w
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,17 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from bitladder import file, native
+from bitladder import file
 from bitladder.assign import gradient
 from bitladder.assign.score import divergence, outputs_of
 from bitladder.assign.sensitivity import Layer, Scores, Table, Way
 from bitladder.assign.solve import plans
-from bitladder.device.machine import terminal
-from bitladder.device.times import medians, profile
+from bitladder.assign.times import NATIVE, TIMES, where
 from bitladder.errors import require
 from bitladder.formats import Format, QTensor
 from bitladder.ir.graph import Graph
-from bitladder.model import Model
 from bitladder.ptq.calibrate import Progress
 from bitladder.ptq.workbench import Workbench
 
@@ -37,7 +34,6 @@ ENDS = (0.025, 0.975)
 TOP = 6  # layers whose pairs are looked at: those that lose most
 MIDDLE = 3  # bits at which pairs are
 PAIRED = 0.2  # pairs that make each other worse or better by less than this share are left out
-ROUNDS = 30  # of timing
 CURVE = 8  # plans that are scored
 CODER = "best"
 SAID = 512  # about how many bytes of a file say how it was made
@@ -47,7 +43,8 @@ SAID = 512  # about how many bytes of a file say how it was made
 class Probe:
     """A network on the workbench, the ways to look at, and samples to look on.
 
-    network: the finished network of a plan, biases corrected, as it is run. work: what was measured already.
+    network: the finished network of a plan, biases corrected, as it is run. work: what was measured already. times: whose
+    milliseconds.
     """
 
     bench: Workbench
@@ -57,6 +54,7 @@ class Probe:
     seed: int = 0
     work: Memo = field(default_factory=dict)
     tell: Progress = lambda stage, done, total: None
+    times: str = NATIVE
 
     # -------------------------------------------------------------------------------------------------- plans
 
@@ -90,19 +88,17 @@ class Probe:
         return {name: [found[name][str(fmt)] for fmt in each] for name, each in self.ways.items()}, rest + SAID
 
     def milliseconds(self) -> tuple[dict[str, list[float]], float] | None:
-        """How long the native core takes for one sample: every layer in every way, and all else; None without a core, or
-        where a layer is no step of its own."""
-        if native.core is None:
-            return None
-        keys = {(name, k): f"ms|{name}|{k}" for name, each in self.ways.items() for k in range(len(each))}
-        if not all(key in self.work for key in (*keys.values(), "ms")):
-            models = {k: Model(self.bench.baked(self.uniform(k))) for k in range(self.depth())}
-            found = timed(models, {name: a[:1] for name, a in self.samples.items()}, self.seed, self.tell)
-            layers, rest = found
+        """How long one sample takes: every layer in every way, and all else; None where that cannot be told of each layer."""
+        source = "ms" if self.times == NATIVE else f"{self.times} ms"
+        keys = {(name, k): f"{source}|{name}|{k}" for name, each in self.ways.items() for k in range(len(each))}
+        if not all(key in self.work for key in (*keys.values(), source)):
+            graphs = {k: self.bench.baked(self.uniform(k)) for k in range(self.depth())}
+            example = {name: a[:1] for name, a in self.samples.items()}
+            layers, rest = TIMES[self.times](graphs, example, self.seed, self.tell)
             if any(k not in layers.get(name, {}) for name, k in keys):
                 return None
-            self.work.update({key: layers[name][k] for (name, k), key in keys.items()} | {"ms": rest})
-        return {n: [self.work[keys[n, k]] for k in range(len(each))] for n, each in self.ways.items()}, self.work["ms"]
+            self.work.update({key: layers[name][k] for (name, k), key in keys.items()} | {source: rest})
+        return {n: [self.work[keys[n, k]] for k in range(len(each))] for n, each in self.ways.items()}, self.work[source]
 
     # ------------------------------------------------------------------------------------------------- losses
 
@@ -241,7 +237,7 @@ class Probe:
             bytes=rest,
             milliseconds=None if took is None else took[1],
             pairs=tuple((a, b, share) for (a, b), share in pairs.items() if abs(share) >= PAIRED),
-            where=terminal().json() if took else {},
+            where=where(self.times) if took else {},
         )
         return made if score is None else replace(made, scores=self.scores(made, score, metric))
 
@@ -290,28 +286,6 @@ class Resamples:
         """The mean over samples, and where 95 % of the means of resamples lie."""
         low, high = np.quantile(self.shares @ each / self.count, ENDS)
         return float(each.mean()), float(low), float(high)
-
-
-def timed(
-    models: Mapping[int, Model], example: Mapping[str, np.ndarray], seed: int, tell: Progress
-) -> tuple[dict[str, dict[int, float]], float]:
-    """Milliseconds of each layer in each model, and of all else; models take turns, in an order drawn anew each round."""
-    arrays = tuple(example.values())
-    profiles: dict[int, list[dict[str, float]]] = {k: [] for k in models}
-    whole: dict[int, list[float]] = {k: [] for k in models}
-    for model in models.values():
-        model(*arrays)  # the first call prepares
-    order = np.random.default_rng(seed)
-    for turn in range(ROUNDS):
-        tell("time layers", turn + 1, ROUNDS)
-        for k in map(int, order.permutation(list(models))):
-            began = time.perf_counter()
-            models[k](*arrays)
-            whole[k].append(1e3 * (time.perf_counter() - began))
-            profiles[k].append(profile(models[k], arrays))
-    layers = medians(profiles)
-    rest = [float(np.median(whole[k])) - sum(each.get(k, 0.0) for each in layers.values()) for k in models]
-    return layers, max(0.0, round(float(np.median(rest)), 6))
 
 
 METHODS: dict[str, Callable[[Probe], tuple[dict[str, list[Loss]], dict[tuple[str, str], float], float]]] = {

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from bitladder.assign.search import SLACK
 from bitladder.assign.solve import SOLVERS, Picks, Problem, plans
 
 KIND, VERSION = "bitladder sensitivity", 1
-DIGITS = 6  # of numbers in the file
+DIGITS = 6  # of numbers on a page
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Table:
     def problem(self, what: str = BYTES) -> Problem:
         """Losses, and what a budget limits, in the order of the layers."""
         if what == MILLISECONDS and self.milliseconds is None:
-            raise ValueError("quantize: the table has no milliseconds; measure it where there is a native core")
+            raise ValueError("quantize: the table has no milliseconds; measure it with a native core or with times onnxruntime")
         weights = sum(layer.elements for layer in self.layers)
         costs: dict[str, Callable[[Layer, Way], float | None]] = {
             BYTES: lambda layer, way: way.bytes,
@@ -202,50 +202,109 @@ class Table:
             file.write(self.text().encode())
 
     def text(self) -> str:
-        """The table as JSON; the same table gives the same text."""
-        return json.dumps({"kind": KIND, "version": VERSION, **short(asdict(self))}, indent=1) + "\n"
+        """The table as JSON; the same table gives the same text, and back again: a plan solved from a file is that of the run
+        which measured it."""
+        return json.dumps({"kind": KIND, "version": VERSION, **asdict(self)}, indent=1) + "\n"
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Table:
         """The table that `save` wrote."""
         try:
-            said = json.loads(Path(path).read_text(encoding="utf-8"))
-            if said.pop("kind") != KIND:
-                raise ValueError("another kind of file")
-            if (version := said.pop("version")) != VERSION:
-                raise ValueError(f"version {version}, and this program reads {VERSION}")
-            scores = said.pop("scores")
-            layers = [Layer(a["name"], a["elements"], tuple(Way(**w) for w in a["ways"])) for a in said.pop("layers")]
-            table = cls(
-                layers=tuple(layers),
-                pairs=tuple((str(a), str(b), float(share)) for a, b, share in said.pop("pairs")),
-                scores=None if scores is None else Scores(**scores | {"points": tuple(map(tuple, scores["points"]))}),
-                **said,
-            )
-            checked(table)
-            return table
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            return read(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (ValueError, RecursionError) as error:
+            got = str(error) if isinstance(error, Wrong) else "text that is no JSON"
+            place = os.fspath(path)
             raise ValueError(
-                f"table: {os.fspath(path)!r} must be a sensitivity table that this program wrote, got {what}; measure again"
+                f"table: {place!r} must be a sensitivity table that this program wrote, got {got}; measure again"
             ) from None
 
 
-def checked(table: Table) -> None:
-    """Return if every number of a table is one that can be reckoned with."""
+# ---------------------------------------------------------------------------------------------------------- reading
+
+
+class Wrong(ValueError):
+    """What a file has that no table has, in some words."""
+
+
+T = TypeVar("T")
+
+
+def read(said: Any) -> Table:
+    """The table that a file tells of."""
+    if not isinstance(said, dict) or said.pop("kind", None) != KIND:
+        raise Wrong("another kind of file")
+    if (version := said.pop("version", None)) != VERSION:
+        raise Wrong(f"version {version}, and this program reads {VERSION}")
+    table = of(Table, said, "it")
+    layers = [of(Layer, each, "a layer") for each in listed(table.layers, "layers")]
+    layers = [replace(a, ways=tuple(of(Way, w, f"layer {a.name!r}") for w in listed(a.ways, "ways"))) for a in layers]
+    pairs = [tuple(listed(pair, "a pair")) for pair in listed(table.pairs, "pairs")]
+    scores = None if table.scores is None else of(Scores, table.scores, "scores")
+    if scores is not None:
+        scores = replace(scores, points=tuple(tuple(listed(p, "a point")) for p in listed(scores.points, "points")))
+    return checked(replace(table, layers=tuple(layers), pairs=tuple(pairs), scores=scores))
+
+
+def of(kind: type[T], said: Any, what: str) -> T:
+    """A value of a dataclass from its fields by name: all that it needs and no others."""
+    known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(kind)}  # type: ignore[arg-type]
+    if not isinstance(said, dict):
+        raise Wrong(f"something where {what} must have {', '.join(known)}")
+    for name in said:
+        if name not in known:
+            raise Wrong(f"{name!r}, which {what} must not have")
+    for name, needed in known.items():
+        if needed and name not in said:
+            raise Wrong(f"no {name!r}, which {what} must have")
+    return kind(**said)
+
+
+def listed(said: Any, what: str) -> list[Any]:
+    """A list, which it must be."""
+    if not isinstance(said, list | tuple):
+        raise Wrong(f"{shown(said)} where {what} must be a list")
+    return list(said)
+
+
+def numbered(values: Iterable[Any], what: str) -> None:
+    """Return if all values are finite numbers."""
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
+            raise Wrong(f"{shown(value)} where {what} must have finite numbers")
+
+
+def shown(value: Any) -> str:
+    """A value of the file, cut short."""
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def checked(table: Table) -> Table:
+    """The table, after a look at every number of it."""
     names = [layer.name for layer in table.layers]
-    if len(set(names)) < len(names) or not names:
-        raise ValueError("layers must be there, each once")
+    formats = [way.format for layer in table.layers for way in layer.ways]
+    for text in (*names, *formats, table.about, table.criterion, "" if table.scores is None else table.scores.metric):
+        if not isinstance(text, str):
+            raise Wrong(f"{shown(text)} where a text must be")
+    if not names or len(set(names)) < len(names):
+        raise Wrong("another list of layers: layers must be there, each once")
+    timed = table.milliseconds is not None
+    numbered((table.base, table.bytes, table.samples, table.seed, table.milliseconds if timed else 0.0), "the table")
     for layer in table.layers:
-        numbers = [(w.loss, w.low, w.high, w.bytes, w.bits, w.milliseconds or 0.0) for w in layer.ways]
-        if not numbers or not np.isfinite(np.array(numbers, float)).all():
-            raise ValueError(f"layer {layer.name!r} must have ways of finite numbers")
-        if table.milliseconds is not None and any(w.milliseconds is None for w in layer.ways):
-            raise ValueError(f"layer {layer.name!r} must have milliseconds in every way")
-    if unknown := {n for a, b, _ in table.pairs for n in (a, b)} - set(names):
-        raise ValueError(f"pairs must be of layers, got {sorted(unknown)[0]!r}")
-    if table.scores is not None and not table.scores.points:
-        raise ValueError("scores must have points")
+        if not layer.ways:
+            raise Wrong(f"no ways of layer {layer.name!r}")
+        for way in layer.ways:
+            costs = (way.bits, way.bytes, way.milliseconds if timed else 0.0, layer.elements)
+            numbered((way.loss, way.low, way.high, *costs), f"layer {layer.name!r}")
+    for pair in table.pairs:
+        if len(pair) != 3 or not all(name in names for name in pair[:2]):
+            raise Wrong(f"{shown(pair)}: pairs must be of layers")
+        numbered(pair[2:], "a pair")
+    if table.scores is not None:
+        if not table.scores.points or any(len(point) != 2 for point in table.scores.points):
+            raise Wrong("none: scores must have points, of a loss and a score each")
+        numbered((table.scores.whole, *(x for point in table.scores.points for x in point)), "scores")
+    return table
 
 
 def short(value: Any) -> Any:

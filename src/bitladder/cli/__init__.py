@@ -136,6 +136,7 @@ COMMANDS: dict[str, tuple[str, list[tuple[tuple[str, ...], dict]]]] = {
                 {"metavar": "FILE", "help": "a sensitivity table to solve --budget or --max-drop from; measured if not there"},
             ),
             (("--levels",), {"metavar": "LIST", "help": "with a table, what layers may be: 8,4,3,2 or nested4,int4/64"}),
+            (("--times",), {"metavar": "NAME", "help": "whose milliseconds: native or onnxruntime (default: native)"}),
             (("--low",), {"type": positive, "help": "bits of layers that can do with few (default: 4)"}),
             (("--count",), {"type": positive, "help": "put so many layers at few bits"}),
             (("--keep",), {"type": positive, "help": "store this many planes of every layer; the plan becomes the default"}),

@@ -18,7 +18,10 @@ from bitladder.ir.graph import Graph
 
 @dataclass(frozen=True)
 class Bound:
-    """Where a file goes, the recipe that makes it, and its lock: `now` what it is made of, `then` what it must be made of."""
+    """Where a file goes, the recipe that makes it, and its lock: `now` what it is made of, `then` what it must be made of.
+
+    table: the file of a sensitivity table that was read or made.
+    """
 
     output: str
     recipe: Mapping[str, Any]
@@ -26,6 +29,7 @@ class Bound:
     path: str
     now: Mapping[str, Any] | None
     then: Mapping[str, Any] | None
+    table: str | None = None
 
     @classmethod
     def of(
@@ -36,13 +40,14 @@ class Bound:
             raise ValueError("quantize: --lock writes what --locked reads; give one of them")
         path, told = lock.beside(recipe_file or args.output), recipes.told(words)
         bound = args.lock or args.locked
-        now = lock.lock(told, net, {name: hashed(samples) for name, samples in data.items()}) if bound else None
+        hashes = {name: hashed(samples) for name, samples in data.items()} if bound else {}
+        now = lock.lock(told, net, hashes, args.table) if bound else None
         then = lock.read(path) if args.locked else None
         if args.lock:
             disk.check_writable(path)
         if then is not None and now is not None:
             lock.check(path, then, now)
-        return cls(args.output, told, args.recipe_out, path, now, then)
+        return cls(args.output, told, args.recipe_out, path, now, then, args.table)
 
     def save(self, write: Callable[[str], None]) -> None:
         """Write the file with `write`, and what goes beside it; a file that is not the lock's stays where it was made."""
@@ -54,7 +59,7 @@ class Bound:
         else:
             write(self.output)
             if self.now is not None:
-                lock.write(self.path, self.now, self.output)
+                lock.write(self.path, self.now, self.output, self.table)
         if self.recipe_out is not None:
             recipes.write(self.recipe_out, self.recipe)
 

@@ -16,6 +16,7 @@ from bitladder.disk import replacing
 from bitladder.errors import require
 from bitladder.ir.graph import Graph
 from bitladder.report import facts, figures
+from bitladder.report.acceptance import Acceptance
 from bitladder.report.facts import Layer, Result, Width
 from bitladder.report.figures import drop, score, shade, size
 
@@ -68,12 +69,15 @@ def page(graph: Graph, name: str = "network", place: str | os.PathLike[str] | No
     widths = [replace(w, nbytes=reads.get(w.bits, w.nbytes)) for w in widths]
     as_stored = "packed, before coding" if place is None else "as stored, coded"
     drawn = {key: safe(svg) for key, svg in drawings(rows, outcome, widths).items()}
+    judged = Acceptance.of(graph.meta, outcome.fraction)
     shown = [(i, row, row.levels) for i, row in enumerate(rows) if row.levels is not None]
     return template.render(
         name=name,
         verdict=verdict(outcome),
         tiles=tiles(graph, rows, outcome, as_stored),
         as_stored=as_stored,
+        judged=judged,
+        judged_svg="" if judged is None else safe(judged.drawing()),
         layers=rows,
         columns=COLUMNS,
         shades=[(s, label) for s, label in SHADES if any(shade(row.bits) == s for row in rows)],

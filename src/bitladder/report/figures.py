@@ -59,10 +59,11 @@ def score(value: float | None, fraction: bool) -> str:
 def drop(value: float, fraction: bool) -> str:
     """A loss of score: points where scores are shares, and a sign that shows a gain.
 
-    >>> drop(0.0053, True), drop(-0.002, True), drop(0.01, False)
-    ('0.53 points', '-0.2 points', '0.01')
+    >>> drop(0.0053, True), drop(-0.002, True), drop(0.01, True), drop(0.01, False)
+    ('0.53 points', '-0.2 points', '1 point', '0.01')
     """
-    return f"{round(100 * value, 2):g} points" if fraction else f"{value:.4g}"
+    points = round(100 * value, 2)
+    return f"{points:g} point{'s' * (points != 1)}" if fraction else f"{value:.4g}"
 
 
 def step(levels: Levels) -> str:
