@@ -35,7 +35,7 @@ ir
 formats
 stats | codec
 peers
-errors | disk | table | native | timing
+errors | disk | table | native | timing | threads
 """
 FLOOR = {name.strip(): -n for n, line in enumerate(FLOORS.split("\n")) for name in line.split("|") if name.strip()}
 

@@ -17,6 +17,7 @@ from bitladder.model import Model, load
 from bitladder.recipe import quantize
 from bitladder.report import write
 from bitladder.table import table
+from bitladder.threads import one_thread
 
 Progress = Callable[[str, int, int], None]
 WIDTHS = (8, 6, 4, 3, 2)
@@ -32,12 +33,8 @@ def run(out: str | os.PathLike[str], progress: Progress | None = None) -> dict[s
     It writes digits.ladder, report.html and, where onnx is installed, digits.onnx into the folder `out`.
     """
     torch = require("torch", "torch", "demo")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # 8x8 images are too small to share
-    try:
+    with one_thread(torch):  # 8x8 images are too small to share
         return path_of(Path(out), progress or (lambda stage, done, total: None))
-    finally:
-        torch.set_num_threads(threads)
 
 
 def path_of(folder: Path, tell: Progress) -> dict[str, Any]:

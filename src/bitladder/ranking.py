@@ -12,6 +12,7 @@ from bitladder.assign.score import divergence, outputs_of
 from bitladder.errors import require
 from bitladder.ptq.clock import OutOfTime
 from bitladder.task import SEARCH_TIME, Ranking, Task, at_bits
+from bitladder.threads import one_thread
 
 
 def ranked(task: Task, loss: Callable[[Sequence[str]], float]) -> Ranking:
@@ -62,7 +63,7 @@ def apart(task: Task, names: Sequence[str]) -> float:
 
 def learned(task: Task) -> Any:
     """How far each weight moves in a few cycles of learning (S2)."""
-    require("torch", "torch", "quantize: criterion weight_difference")
+    torch = require("torch", "torch", "quantize: criterion weight_difference")
     from bitladder.convert.to_torch import to_torch
     from bitladder.train.learn import learn
 
@@ -77,16 +78,17 @@ def learned(task: Task) -> Any:
 
     if labels is None:
         task.notes.append("the calibration data has no labels, so the network learned from its own answers")
-    found = learn(
-        module,
-        samples,
-        labels,
-        weights={n: p for n, p in module.weights().items() if n in task.formats},
-        cycles=task.goal.cycles,
-        seed=task.goal.seed,
-        start=task.goal.start,
-        work=task.goal.work,
-        progress=tell,
-    )
+    with one_thread(torch):
+        found = learn(
+            module,
+            samples,
+            labels,
+            weights={n: p for n, p in module.weights().items() if n in task.formats},
+            cycles=task.goal.cycles,
+            seed=task.goal.seed,
+            start=task.goal.start,
+            work=task.goal.work,
+            progress=tell,
+        )
     task.notes += found.notes
     return found
