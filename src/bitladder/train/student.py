@@ -77,6 +77,8 @@ def train_student(
         raise ValueError(f"student: alpha must be 0 to 1 and temperature above 0, got {alpha} and {temperature}")
     if sparse is not None and sparse.module is not net:
         raise ValueError("student: `sparse` must be of the network that learns, got another's; make it with Sparse(net, ...)")
+    if labels is None:
+        raise ValueError("student: labels are needed, got none; pass the teacher's classes, and alpha=0 to learn from it alone")
     if isinstance(teacher, torch.nn.Module):
         teacher.eval()
     with joined() as group:
@@ -96,7 +98,8 @@ def train_student(
         schedule = None if sparse is None else sparse.schedule
         about = {
             "steps": steps, "batch": lesson.batch, "rate": rate, "warm": warm, "alpha": alpha, "temperature": temperature,
-            "seed": seed, "schedule": schedule, "block": sparse and sparse.block, "processes": group.size,
+            "seed": seed, "schedule": schedule, "sparse": sparse and [sparse.block, sparse.score.__qualname__, list(sparse.masks)],
+            "processes": group.size,
             "torch": torch.__version__, "optimizer": [type(adapt).__name__, adapt.defaults],
             "loss": getattr(loss, "__qualname__", None), "augment": getattr(augment, "__qualname__", None),
         }  # fmt: skip
