@@ -277,6 +277,10 @@ class Sparse:
         """The weights in which a dead element is not zero, of the module, or of another that came of it: a `Model`, a graph."""
         return broken(self.masks, self.module if held is None else held)
 
+    def about(self) -> list[Any]:
+        """What decides on masks, beside the weights."""
+        return [self.schedule, self.block, getattr(self.score, "__qualname__", None), list(self.masks)]
+
     def state_dict(self) -> dict[str, Any]:
         """What steps change here; the weights are the module's."""
         return {"steps": self.steps, "masks": {name: mask.clone() for name, mask in self.masks.items()}}
