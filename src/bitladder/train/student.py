@@ -98,8 +98,8 @@ def train_student(
         schedule = None if sparse is None else sparse.schedule
         about = {
             "steps": steps, "batch": lesson.batch, "rate": rate, "warm": warm, "alpha": alpha, "temperature": temperature,
-            "seed": seed, "sparse": None if sparse is None else sparse.about(), "processes": group.size, "torch": torch.__version__,
-            "optimizer": [type(adapt).__name__, adapt.defaults],
+            "seed": seed, "sparse": None if sparse is None else sparse.about(), "processes": group.size,
+            "torch": torch.__version__, "optimizer": [type(adapt).__name__, adapt.defaults],
             "loss": getattr(loss, "__qualname__", None), "augment": getattr(augment, "__qualname__", None),
         }  # fmt: skip
         held = {"net": net, "optimizer": adapt} | ({} if sparse is None else {"sparse": sparse})
