@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 
 from bitladder.train.group import Group, joined
+from bitladder.train.kept import Kept
 from bitladder.train.lesson import Inputs, Lesson, Loss, draw, first
 from bitladder.train.prepared import Prepared
 from bitladder.train.state import fingerprint
@@ -211,10 +210,11 @@ def train_nested(
             "teacher": type(teacher).__name__,
         }  # fmt: skip
         start = [x.detach().cpu().numpy() for x in (*net.parameters(), *net.buffers())]
-        kept = Kept(work, "" if work is None else fingerprint(about, [*lesson.known(), *start]), group)
-        kept.rates = [g["lr"] for g in adapt.param_groups]
-        step = kept.resume(net, adapt)
-        base = kept.rates
+        path = None if work is None else Path(work) / "nested.pt"
+        key = "" if path is None else fingerprint(about, [*lesson.known(), *start])
+        kept = Kept(path, key, group, {"net": net, "optimizer": adapt})
+        base = [g["lr"] for g in adapt.param_groups]
+        step = kept.resume()
         tell = progress if progress is not None and group.rank == 0 else lambda done, total, word: None
         try:
             while step < steps:
@@ -226,10 +226,10 @@ def train_nested(
                 losses = run_step(net, lesson, step, group, adapt, rule_of, augment, teacher, how)
                 step, kept.whole = step + 1, True
                 if step % every == 0 or step == steps:
-                    kept.save(net, adapt, step)
+                    kept.save(step)
                 tell(step, steps, "loss " + ", ".join(f"{b}: {value:.3g}" for b, value in losses.items()))
         except KeyboardInterrupt:
-            kept.save(net, adapt, step)
+            kept.save(step)
             raise
     return net.eval()
 
@@ -263,43 +263,3 @@ def run_step(
         raise ValueError(f"nested: step {step + 1}: the loss must be finite, got {losses}; lower the rate")
     adapt.step()
     return losses
-
-
-class Kept:
-    """A file that holds where a run stands; without a folder, nothing. `whole` is False while half of a step is made."""
-
-    def __init__(self, work: str | Path | None, key: str, group: Group):
-        self.path = None if work is None else Path(work) / "nested.pt"
-        self.key, self.group, self.whole = key, group, True
-        self.rates: list[float] = []
-
-    def resume(self, net: Prepared, adapt: Any) -> int:
-        """How many steps are done, with the network and the optimizer as they were then."""
-        here = self.path is not None and self.group.rank == 0 and self.path.exists()
-        held = [torch.load(self.path, weights_only=True) if here else None]
-        if self.group.size > 1:
-            dist.broadcast_object_list(held)  # the first process's, whatever the others can see of its folder
-        kept = held[0]
-        if kept is None:
-            return 0
-        if kept["key"] != self.key:
-            raise ValueError(
-                f"nested: the saved state {str(self.path)!r} is of another network, data or settings; delete it to start anew"
-            )
-        net.load_state_dict(kept["net"])
-        adapt.load_state_dict(kept["optimizer"])
-        self.rates = list(kept["rates"])
-        return int(kept["step"])
-
-    def save(self, net: Prepared, adapt: Any, step: int) -> None:
-        """Write the state to a sibling and rename it; half a step leaves the last one in place."""
-        if self.path is None or not self.whole or self.group.rank:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        sibling = self.path.with_suffix(".part")
-        held = {"net": net.state_dict(), "optimizer": adapt.state_dict(), "step": step, "key": self.key, "rates": self.rates}
-        with sibling.open("wb") as file:
-            torch.save(held, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(sibling, self.path)

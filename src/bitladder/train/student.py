@@ -1,0 +1,185 @@
+"""A sparse student and its teachers (S18): one loop for pretraining while pruning, for tasks on locked masks, and in formats.
+
+Stage 1: `net` becomes sparse on the first data, taught by the dense network it began as. Stage 2: its living weights learn a
+task, taught by a dense network that has learned it. Loss: alpha * cross-entropy + (1 - alpha) * T^2 * KL(teacher, student)
+at temperature T (Hinton et al., 2015).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from bitladder.train.group import Group, joined
+from bitladder.train.kept import Kept
+from bitladder.train.lesson import Inputs, Lesson, Loss, draw, first
+from bitladder.train.nested import AUGMENT_STREAM, Augment, Progress, added
+from bitladder.train.prepared import Prepared
+from bitladder.train.sparse import Sparse, linear
+from bitladder.train.state import fingerprint
+
+Tensor = Any
+Optimizer = Callable[[list[dict[str, Any]]], Any]
+
+
+def distilled(said: Tensor, taught: Tensor, temperature: float = 2.0, axis: int = 1) -> Tensor:
+    """T^2 * KL(softmax(taught / T) || softmax(said / T)) along the classes, a mean over everything else."""
+    ours, theirs = (F.log_softmax(x / temperature, axis) for x in (said, taught))
+    return (theirs.exp() * (theirs - ours)).sum(axis).mean() * temperature**2
+
+
+def sgd(groups: list[dict[str, Any]]) -> Any:
+    """Momentum and a little weight decay, as convolutional networks like them."""
+    return torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=5e-4)
+
+
+def train_student(
+    net: Any,
+    inputs: Inputs,
+    labels: np.ndarray,
+    *,
+    sparse: Sparse | None = None,
+    teacher: Callable[..., Any] | None = None,
+    alpha: float = 0.5,
+    temperature: float = 2.0,
+    epochs: float = 4,
+    batch: int = 128,
+    rate: float = 0.05,
+    warm: int = 0,
+    optimizer: Optimizer = sgd,
+    loss: Loss | None = None,
+    augment: Augment | None = None,
+    seed: int = 0,
+    every: int = 50,
+    work: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Any:
+    """`net`, trained in place for so many epochs, its masks kept by `sparse`, and in evaluation mode.
+
+    net: a torch module, or one of `bl.prepare`, whose zeros then stay in its formats. Without `sparse` it stays dense, without
+    a `teacher` it learns from labels alone; so teachers can be made with the same call.
+    inputs, labels: arrays, samples along the first axis. teacher: a module, put into evaluation mode and never changed.
+    rate: at the start, falling to zero linearly after `warm` steps of rising; while masks change it goes back with each of them
+    (`Schedule.rate`). For a prepared network it is relative to the size of tensors, and suits Adam (`Prepared.groups`).
+    optimizer: what makes one of parameter groups. loss: in place of cross-entropy. augment: as for `train_nested`.
+    work: a folder; the state goes to work/student.pt every so many steps and when interrupted, and the same call goes on from
+    there, with results identical to the bit for the same processes and threads. The state of another call is refused.
+    Under torchrun each process takes its share of every batch; norms over batches see that share.
+    """
+    if not 0 <= alpha <= 1 or temperature <= 0:
+        raise ValueError(f"student: alpha must be 0 to 1 and temperature above 0, got {alpha} and {temperature}")
+    if sparse is not None and sparse.module is not net:
+        raise ValueError("student: `sparse` must be of the network that learns, got another's; make it with Sparse(net, ...)")
+    if labels is None:
+        raise ValueError("student: labels are needed, got none; pass the teacher's classes, and alpha=0 to learn from it alone")
+    if isinstance(teacher, torch.nn.Module):
+        teacher.eval()
+    with joined() as group:
+        if isinstance(net, Prepared):
+            net.group = group
+        if sparse is not None:
+            sparse.group = group
+        group.agree([*net.parameters(), *net.buffers()])
+        net.eval()
+        lesson = Lesson.of(copy.deepcopy(net), inputs, labels, loss, batch, seed)
+        if group.size > lesson.batch:
+            raise ValueError(f"student: a batch of {lesson.batch} cannot be shared by {group.size} processes; make it larger")
+        steps = math.ceil(epochs * len(lesson.arrays[0]) / lesson.batch)
+        learning = [p for p in net.parameters() if p.requires_grad]
+        adapt = optimizer(net.groups(rate) if isinstance(net, Prepared) else [{"params": learning, "lr": rate}])
+        base = [g["lr"] for g in adapt.param_groups]
+        schedule = None if sparse is None else sparse.schedule
+        about = {
+            "steps": steps, "batch": lesson.batch, "rate": rate, "warm": warm, "alpha": alpha, "temperature": temperature,
+            "seed": seed, "sparse": None if sparse is None else sparse.about(), "processes": group.size,
+            "torch": torch.__version__, "optimizer": [type(adapt).__name__, adapt.defaults],
+            "loss": getattr(loss, "__qualname__", None), "augment": getattr(augment, "__qualname__", None),
+        }  # fmt: skip
+        held = {"net": net, "optimizer": adapt} | ({} if sparse is None else {"sparse": sparse})
+        kept = Kept(None if work is None else Path(work) / "student.pt", "", group, held)
+        if kept.path is not None:
+            kept.key = fingerprint(about, [*lesson.known(), *arrays(net), *arrays(teacher), *arrays(sparse)])
+        step = kept.resume()
+        tell = progress if progress is not None and group.rank == 0 else lambda done, total, word: None
+        judge = Judge(lesson, teacher, alpha, temperature)
+        try:
+            while step < steps:
+                factor = linear(step, steps, warm) if schedule is None else schedule.rate(step, steps, warm)
+                for g, first_rate in zip(adapt.param_groups, base, strict=True):
+                    g["lr"] = first_rate * factor
+                kept.whole = False
+                found = run_step(net, lesson, judge, step, group, adapt, augment)
+                if sparse is not None:
+                    sparse.step(adapt)
+                step, kept.whole = step + 1, True
+                if step % every == 0 or step == steps:
+                    kept.save(step)
+                tell(step, steps, f"loss {found:.3g}")
+        except KeyboardInterrupt:
+            kept.save(step)
+            raise
+    return net.eval()
+
+
+class Judge:
+    """The loss of answers: labels' and teacher's parts."""
+
+    def __init__(self, lesson: Lesson, teacher: Callable[..., Any] | None, alpha: float, temperature: float):
+        self.lesson, self.teacher, self.alpha, self.temperature = lesson, teacher, alpha, temperature
+
+    def __call__(self, said: Any, labels: Tensor, arguments: tuple[Tensor, ...]) -> Tensor:
+        """A mean over the samples."""
+        if self.teacher is None:
+            return self.lesson.loss(said, labels)
+        with torch.no_grad():
+            taught = first(self.teacher(*arguments))
+        axis = 1 if labels.ndim == 1 or tuple(taught.shape[2:]) == tuple(labels.shape[1:]) else -1
+        soft = distilled(first(said), taught, self.temperature, axis) * (1 - self.alpha)
+        return soft + self.lesson.loss(said, labels) * self.alpha if self.alpha else soft
+
+
+def run_step(net: Any, lesson: Lesson, judge: Judge, step: int, group: Group, adapt: Any, augment: Augment | None) -> float:
+    """One batch and one step of the optimizer; the loss, of all processes."""
+    rows = lesson.rows(step)
+    mine = group.share(len(rows))
+    arguments, labels = lesson.question(step, rows, mine)
+    if augment is not None:
+        changed = augment(tuple(a[rows] for a in lesson.arrays), draw(lesson.seed, step, AUGMENT_STREAM))
+        arguments = lesson.tensors(changed, mine)
+    net.train()
+    learning = [p for p in net.parameters() if p.requires_grad]
+    loss = judge(net(*arguments), labels, arguments) * (len(mine) / len(rows))
+    gradients = added(torch.autograd.grad(loss, learning, allow_unused=True), group)
+    total = float(group.add(loss.detach().double()))
+    if not math.isfinite(total):
+        raise ValueError(f"student: step {step + 1}: the loss must be finite, got {total}; lower the rate")
+    for p, g in zip(learning, gradients, strict=True):
+        p.grad = g
+    adapt.step()
+    share_norms(net, group)
+    return total
+
+
+def share_norms(net: Any, group: Group) -> None:
+    """Running statistics of batch norms become the mean of all processes'."""
+    if group.size > 1:
+        for module in net.modules():
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+                for held in (module.running_mean, module.running_var):
+                    held.copy_(group.add(held.clone()) / group.size)
+
+
+def arrays(thing: Any) -> list[np.ndarray]:
+    """The numbers that a module or masks hold."""
+    if isinstance(thing, Sparse):
+        return [mask.cpu().numpy() for mask in thing.masks.values()]
+    if isinstance(thing, torch.nn.Module):
+        return [x.detach().cpu().numpy() for x in (*thing.parameters(), *thing.buffers())]
+    return []
