@@ -1,13 +1,14 @@
 """How near the embeddings of a sentence encoder of few bits stay to those in float: all-MiniLM-L6-v2 on real sentences.
 
 Rows of `rounding`. Weights are quantized, words and places too; activations stay in float, or have 8 bits where it says
-so. Calibration is on passages of what Python says under `help`; the sentences are the first ones of the docstrings of its
+so. Calibration is on sentences of what Python says under `help`; those that count are the first ones of the docstrings of its
 standard library.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +27,8 @@ from bitladder import file
 from bitladder.convert.to_torch import to_torch
 
 SENTENCES, BATCH = 1000, 50
-PASSAGES, TOKENS = 512, 64  # to calibrate on
+TOKENS = 64  # of a sentence, padding included
+CALIBRATION = 512  # sentences
 FEWEST, MOST = 4, 40  # words of a sentence
 FLOAT = {"a=*": "float"}
 PLANS: dict[str, dict[str, Any]] = {
@@ -57,8 +59,30 @@ def sentences(count: int = SENTENCES) -> list[str]:
             sentence = " ".join(text.split("\n\n")[0].split()).partition(". ")[0]
             if FEWEST <= len(sentence.split()) <= MOST and sentence.isascii():
                 found[sentence] = None
-    every = list(found)
-    return [every[i] for i in np.linspace(0, len(every) - 1, min(count, len(every))).round().astype(int)]
+    return evenly(list(found), count)
+
+
+def helped(count: int = CALIBRATION) -> list[str]:
+    """So many different sentences of what Python says under `help`, evenly apart in the order of its topics."""
+    from pydoc_data.topics import topics
+
+    found: dict[str, None] = {}
+    for name in sorted(topics):
+        for paragraph in topics[name].split("\n\n"):
+            for sentence in re.split(r"(?<=[.!?]) ", " ".join(paragraph.split())):
+                if (
+                    FEWEST <= len(sentence.split()) <= MOST
+                    and sentence.isascii()
+                    and sentence[0].isupper()
+                    and sentence[-1] == "."
+                ):
+                    found[sentence] = None
+    return evenly(list(found), count)
+
+
+def evenly(texts: list[str], count: int) -> list[str]:
+    """So many of them, evenly apart."""
+    return [texts[i] for i in np.linspace(0, len(texts) - 1, min(count, len(texts))).round().astype(int)]
 
 
 def tokens(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -82,12 +106,12 @@ def embeddings(net: Any, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
 def rows() -> tuple[list[Row], dict[str, Figure]]:
     """Cosines, bytes and seconds of every plan, and the figures. Without the encoder's package nothing is measured."""
     try:
-        net, said = minilm.load(), tokens(sentences())
+        net, said, calibration = minilm.load(), tokens(sentences()), tokens(helped())
     except minilm.Missing as error:
         tell(str(error))
         return [], {f"minilm_cosine_{bits}": Figure.at_least(None, goal) for bits, (_, goal) in GOALS.items()}
-    calib = dict(zip(("ids", "mask"), minilm.passages(PASSAGES, TOKENS), strict=True))
-    about = digest(a.tobytes() for a in (*calib.values(), *said))
+    calib = dict(zip(("ids", "mask"), calibration, strict=True))
+    about = digest(a.tobytes() for a in (*calibration, *said))
     work, wanted = Work.of("rounding", "minilm", PLANS, about), embeddings(net, *said)
 
     def made(name: str) -> np.ndarray:

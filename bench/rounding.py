@@ -143,9 +143,9 @@ def measured(
     rows, figures = [], {}
 
     def row(what: str, hits: Sequence[np.ndarray], peer: Sequence[np.ndarray], name: str) -> Interval:
-        found = loss(hits, peer)
+        found, drawn = loss(hits, peer), of if len(hits) == draws else "one draw"
         rows.append(
-            Row.of(f"{net}, {what}, top-1 %, {of}", 100 * float(np.mean(hits)), 100 * float(np.mean(peer)), name, found.half)
+            Row.of(f"{net}, {what}, top-1 %, {drawn}", 100 * float(np.mean(hits)), 100 * float(np.mean(peer)), name, found.half)
         )
         return found
 
@@ -165,7 +165,7 @@ def measured(
     figures[f"{net}_loss_powers"] = Figure.at_most(lost.mean, POWERS, lost.low)
     for effort, most in SECONDS.items():
         hits, took = sides[0].preset(effort)
-        lost = row(f"{effort}, a plan of 4 bits in the mean, one draw", [hits], floats[:1], "float")
+        lost = row(f"{effort}, a plan of 4 bits in the mean", [hits], floats[:1], "float")
         rows.append(Row(f"{net}, {effort}, a plan of 4 bits in the mean, seconds on {options.threads} threads", took))
         figures[f"{net}_seconds_{effort}"] = Figure.at_most(took, most)
         if effort == "fast":

@@ -19,6 +19,15 @@ def test_sentences_are_first_ones(tmp_path, monkeypatch):
     assert embeddings.sentences(2) == ["One two three four", "One two three four."]
 
 
+def test_calibration_is_on_other_sentences(monkeypatch):
+    """Of the topics of `help`, whole sentences, each once."""
+    import pydoc_data.topics
+
+    text = "One Two Three\n***\n\nFour words are here. Too short. Is this one a sentence?\n\nFour words are here."
+    monkeypatch.setattr(pydoc_data.topics, "topics", {"a": text, "b": "And these are\nfour more. lower case is none of them."})
+    assert embeddings.helped() == ["Four words are here.", "And these are four more."]
+
+
 def test_sentences_are_padded_or_cut(monkeypatch):
     """To one length; the mask says what is padding."""
 
