@@ -79,7 +79,7 @@ SAYS = (
     (r"resnet(\d+)_seconds_(\w+)", r"ResNet-\1, preset `\2`: seconds for a plan of 4 bits a weight in the mean", "at most"),
     (
         r"resnet(\d+)_layers_at_(\d)_bits_in_passes",
-        r"ResNet-\1: share of layers at \2 bits, rounded in sequence, within what they may lose against 8",
+        r"ResNet-\1: share of layers at \2 bits, best rounding, within what they may lose against 8",
         "at least",
     ),
     (r"minilm_cosine_(\d)", r"MiniLM, weights at \1 bits: mean cosine of embeddings of 1,000 sentences to float", "at least"),
