@@ -365,16 +365,16 @@ def test_the_same_network_whatever_threads_and_hash_seeds(tmp_path):
 
 
 def test_plans_of_the_bench(plain):
-    """Ends at eight bits, their share in the average; the nested file's ends on six planes."""
-    from types import SimpleNamespace
+    """Ends at eight bits, for which the last of the largest layers pays in mid-rise codes; the mean counts elements."""
+    from bench.plans import average, one_width
 
-    from bench.rounding import average, nested, one_width
-
-    names = tuple(name for name, _ in plain.weights())
-    on = SimpleNamespace(plain=plain, names=lambda: names, ends=lambda: (names[0], names[-1]))
-    made = one_width(on, "mid-rise", 2)
-    sizes = {name: np.asarray(plain.constants[name]).size for name in names}
-    assert [made[name].bits for name in names] == [8, *(2,) * (len(names) - 2), 8]
-    ends = sizes[names[0]] + sizes[names[-1]]
-    assert np.isclose(average(on, made), 2 + 6 * ends / sum(sizes.values()))
-    assert [sorted(fmt.matter) for fmt in (nested(on)[names[0]], nested(on)[names[1]])] == [[6, 8], [2, 3, 4, 8]]
+    sizes = {name: np.asarray(plain.constants[name]).size for name, _ in plain.weights()}
+    first, *middle, last = sizes
+    ends = sizes[first] + sizes[last]
+    made = one_width(sizes, "int", 2)
+    assert [made[name].bits for name in sizes] == [8, *(2,) * len(middle), 8]
+    assert np.isclose(average(sizes, made), 2 + 6 * ends / sum(sizes.values()))
+    payer = [name for name in sizes if sizes[name] == max(sizes.values())][-1]
+    paid = one_width(sizes, "mid-rise", 2)
+    assert {name for name in sizes if paid[name].bits != made[name].bits} == {payer}
+    assert paid[payer].bits == 1
