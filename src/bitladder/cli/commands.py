@@ -80,7 +80,7 @@ def quantize_command(args: Namespace, terminal: Terminal) -> Outcome:
     shutil.rmtree(work, ignore_errors=True)
     model = Model(model.whole)  # what is told is what is stored
     result = model.graph.meta["result"]
-    lines = [*result.get("notes", []), *measured(result), *by_default(model)]
+    lines = [*result.get("notes", []), *over_budget(result), *measured(result), *by_default(model)]
     facts = {
         **summary(model),
         "result": result,
@@ -165,6 +165,13 @@ def annotated(model: Model, score: Score | None, notes: list[str], saving: Mappi
     whole = model.whole
     recipe = {**whole.meta.get("recipe", {}), **{word: how for word, how in saving.items() if how != recipes.SAVING[word]}}
     return by_plan(whole.with_(meta={**whole.meta, "result": result, "recipe": recipe}))
+
+
+def over_budget(result: Mapping[str, Any]) -> list[str]:
+    """That a budget is not kept, and what to do, if that is the goal that was missed."""
+    if result.get("goal_met", True) or result.get("budget") is None or result.get("max_drop") is not None:
+        return []
+    return [f"budget {result['budget']} MISSED: no smaller plan was found; allow more, or fewer bits with --levels or --low"]
 
 
 def measured(result: Mapping[str, Any]) -> list[str]:
