@@ -19,6 +19,7 @@ import torch
 from bench import cifar, resnet
 from bench.options import tell
 from bench.result import Figure, Row
+from bench.training import alone
 from bench.work import FOLDER, Work
 from bitladder.formats import Int, Nested
 from bitladder.formats.nested import MATTER
@@ -161,9 +162,4 @@ def right(net: object, test: cifar.Split) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    import sys
-
-    found = rows(Path("../shared/data"), "--quick" in sys.argv)
-    for r in found:
-        print(r)
-    print(figures(found))
+    alone(rows, figures)

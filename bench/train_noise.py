@@ -21,6 +21,7 @@ from torch.func import functional_call
 from bench import source
 from bench.options import tell
 from bench.result import Figure, Row
+from bench.training import alone
 from bench.work import FOLDER, Work, digest
 from bitladder.formats import Format, Int, Product
 from bitladder.train.noise import Noise
@@ -224,9 +225,4 @@ def resume(path: Path, course: Course, adam: Any, steps: range) -> int:
 
 
 if __name__ == "__main__":
-    import sys
-
-    found = rows(Path("../shared/data"), "--quick" in sys.argv)
-    for r in found:
-        print(r)
-    print(figures(found))
+    alone(rows, figures)

@@ -24,6 +24,7 @@ from bench.options import tell
 from bench.resnet import ResNet
 from bench.result import Figure, Row
 from bench.train_nested import flipped, right
+from bench.training import alone
 from bench.work import FOLDER, Work
 from bitladder.train.sparse import Schedule, Sparse
 from bitladder.train.student import train_student
@@ -340,9 +341,4 @@ def digits(choosing: bool = False) -> Task:
 
 
 if __name__ == "__main__":
-    import sys
-
-    found = rows(Path("../shared/data"), "--quick" in sys.argv)
-    for r in found:
-        print(r)
-    print(figures(found))
+    alone(rows, figures)

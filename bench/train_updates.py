@@ -21,6 +21,7 @@ from bench import cifar
 from bench.options import tell
 from bench.resnet import ResNet
 from bench.result import Figure, Row
+from bench.training import alone
 from bench.work import FOLDER, Work
 from bitladder.train import integers
 from bitladder.train.accumulate import Accumulated
@@ -243,9 +244,4 @@ def resume(path: Path, net: Any, optimizer: Any) -> int:
 
 
 if __name__ == "__main__":
-    import sys
-
-    found = rows(Path("../shared/data"), "--quick" in sys.argv)
-    for r in found:
-        print(r)
-    print(figures(found))
+    alone(rows, figures)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bench.options import Options, tell
@@ -27,3 +28,11 @@ def bench(options: Options) -> Result:
         rows += found
         figures |= judged
     return Result("training", tuple(rows), figures, machine(options.threads, options.command), versions())
+
+
+def alone(rows: Callable[[Path, bool], list[Row]], figures: Callable[[list[Row]], Mapping[str, Figure]]) -> None:
+    """One method on the command line: `python -m bench.train_NAME [--quick]`."""
+    found = rows(Options().data, "--quick" in sys.argv)
+    for row in found:
+        print(row)
+    print(figures(found))
