@@ -1,6 +1,8 @@
 """What tests of several rooms need: one thread where networks are small, and a network that reads digits."""
 
 import itertools
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -15,6 +17,24 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def killed():
+    """What does something in a child process, which is killed after so many seconds if it is not done before."""
+
+    def run(act, seconds):
+        child = os.fork()
+        if child == 0:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, seconds)
+                signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+                act()
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+
+    return run
 
 
 @pytest.fixture(scope="session")

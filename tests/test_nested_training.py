@@ -1,7 +1,6 @@
 """Training in formats: the module computes what its file holds, all widths learn in one step, and every restart is exact."""
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -369,7 +368,7 @@ def noisy(arrays, random):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_kills_leave_no_trace(net, tmp_path):
+def test_kills_leave_no_trace(killed, net, tmp_path):
     """Killed at any moment, ten times over, and resumed: the same end to the bit."""
     trials = int(os.environ.get("BITLADDER_KILLS", "10"))
     start = prepared(net, widths=(8, 2)).state_dict()
@@ -382,16 +381,7 @@ def test_kills_leave_no_trace(net, tmp_path):
     want = {k: v.clone() for k, v in go(None).state_dict().items()}
     random = np.random.default_rng(0)
     for trial in range(trials):
-        child = os.fork()
-        if child == 0:
-            try:
-                signal.setitimer(signal.ITIMER_REAL, 0.05 + random.random() * 0.8)
-                signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-                go(tmp_path / str(trial))
-            finally:
-                os._exit(0)
-        os.waitpid(child, 0)
-        random.random()
+        killed(lambda trial=trial: go(tmp_path / str(trial)), 0.05 + random.random() * 0.8)
         assert same(go(tmp_path / str(trial)).state_dict(), want)
 
 

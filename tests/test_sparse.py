@@ -5,7 +5,6 @@ import io
 import itertools
 import math
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -556,21 +555,12 @@ def test_an_interruption_leaves_no_trace(tmp_path, stage):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_kills_leave_no_trace(tmp_path):
+def test_kills_leave_no_trace(killed, tmp_path):
     """Killed at any moment, ten times over, and resumed: the same masks and weights to the bit."""
     trials = int(os.environ.get("BITLADDER_KILLS", "10"))
     want, random = short(), np.random.default_rng(0)
     for trial in range(trials):
-        child = os.fork()
-        if child == 0:
-            try:
-                signal.setitimer(signal.ITIMER_REAL, 0.02 + random.random() * 0.3)
-                signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-                short(tmp_path / str(trial))
-            finally:
-                os._exit(0)
-        os.waitpid(child, 0)
-        random.random()
+        killed(lambda trial=trial: short(tmp_path / str(trial)), 0.02 + random.random() * 0.3)
         assert same(short(tmp_path / str(trial)), want)
 
 
