@@ -1,4 +1,4 @@
-"""`python -m bench NAME [--quick] [--full] [--json] [--data-dir DIR] [--threads N]`."""
+"""`python -m bench NAME [--quick] [--full] [--network N] [--json] [--data-dir DIR] [--threads N]`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bench.options import Options
@@ -35,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("name", metavar="NAME", help=", ".join([*BENCHES, *LATER]))
     p.add_argument("--quick", action="store_true", help="under 12 minutes on two cores: fewer samples")
     p.add_argument("--full", action="store_true", help="ResNet-56 and the slow peers too")
+    p.add_argument("--network", type=int, choices=(20, 56), help="this ResNet alone; its result has a file of its own")
     p.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     p.add_argument("--data-dir", type=Path, default=Path("../shared/data"), help="holds cifar10/ and resnet_cifar10/")
     p.add_argument("--threads", type=int, default=os.cpu_count() or 1)
@@ -57,8 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(why, file=sys.stderr)
         return 1
     flags = [f for f in ("--quick", "--full") if getattr(given, f[2:])]
+    flags += [] if given.network is None else [f"--network {given.network}"]
     command = " ".join(["python -m bench", given.name, *flags])
-    options = Options(given.quick, given.full, given.data_dir, given.threads, command)
+    options = Options(given.quick, given.full, given.network, given.data_dir, given.threads, command)
     try:
         result = importlib.import_module(BENCHES[given.name]).bench(options)
     except (FileNotFoundError, ImportError) as error:
@@ -67,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"bench: interrupted; the same command goes on from here: {command}", file=sys.stderr)
         return 130
+    result = replace(result, bench=options.named(result.bench))
     path = result.save()
     print(result.text())
     print(f"written to {path}")

@@ -401,8 +401,8 @@ def bench(options: Options) -> Result:
         one = Bench(options, depth, data, work)
         found[depth], more = one.measured()
         rows += more
-    asked = figures(found[20]) | asked
-    if options.full:
+    asked |= figures(found[20]) if 20 in found else {}
+    if options.full and 20 in found:
         on = subject(options, 20, data.draws[0])
         more, asked["rank_of_predicted_losses"] = predicted.rows("resnet20", on, evenly(data.test, PREDICTED), work)
         rows += more

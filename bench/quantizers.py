@@ -89,8 +89,8 @@ BREVITAS = (
     Setting("Qronos, act order", {"method": "qronos", **PLAIN}, deep=True),
     Setting("GPFQ, act order", {"method": "gpfq", **PLAIN}, (4, 3, 2)),
     Setting("Qronos, act order, MSE scales", {"method": "qronos", "scales": "mse", **PLAIN}, (4, 3, 2)),
-    Setting("Qronos, act order, zero points", {"method": "qronos", "weights": "asym", **PLAIN}, (3, 2)),
-    Setting("Qronos, act order, ends at 8 bits", {"method": "qronos", "ends": 8, **PLAIN}, (3, 2)),
+    Setting("Qronos, act order, zero points", {"method": "qronos", "weights": "asym", **PLAIN}, (3, 2), deep=True),
+    Setting("Qronos, act order, ends at 8 bits", {"method": "qronos", "ends": 8, **PLAIN}, (3, 2), deep=True),
     Setting("Qronos, act order, MSE scales, ends at 8 bits", {"method": "qronos", "scales": "mse", "ends": 8, **PLAIN}, (3, 2)),
     Setting("learned rounding, 1000 steps a layer", {"method": "learned", "iters": 1000, "equalize": 0}, (4, 3, 2), slow=True),
 )
@@ -103,7 +103,7 @@ NNCF = (
 )
 ONNXRUNTIME = (
     Setting("min-max", {"ranges": "MinMax"}, (8, 4), deep=True),
-    Setting("entropy", {"ranges": "Entropy"}, (8, 4)),
+    Setting("entropy", {"ranges": "Entropy"}, (8, 4), deep=True),
     Setting("percentile", {"ranges": "Percentile"}, (8, 4)),
 )
 ALL = [2, 3, 4, 5, 6, 8]  # widths that MCT's plans may mix; its own target offers 2, 4 and 8

@@ -195,10 +195,10 @@ def measure(options: Options) -> tuple[list[Row], dict[str, Figure]]:
     test = evenly(data.test, QUICK if options.quick else len(data.test))
     rows, figures = list[Row](), dict[str, Figure]()
     for depth in options.depths:
-        shared = options if depth > 20 else replace(options, full=False)
+        shared = replace(options, network=depth)
         more, asked = measured(options, depth, data, test, Work.of("rounding", options.quick, about(shared, test)))
         rows, figures = rows + more, figures | asked
-    if not options.quick:
+    if not options.quick and options.network is None:
         more, asked = embeddings.rows()
         rows, figures = rows + more, figures | asked
     return rows, figures

@@ -12,6 +12,7 @@ import pytest
 from bench import criteria, nested, work
 from bench.__main__ import BENCHES, LATER, main
 from bench.criteria import MAIN, ONE, RANGE, Chosen, Found, area, area_ratio, areas, counts, ratio, tau
+from bench.options import Options
 from bench.result import Figure, Result, Row, machine, versions
 from bench.subject import Interval, loss
 from bench.work import Work
@@ -196,3 +197,9 @@ def test_missing_data_is_one_line(name, file, capsys, tmp_path):
     said = capsys.readouterr().err.splitlines()[-1]
     assert f"{file} is missing" in said
     assert "--data-dir" in said
+
+
+def test_one_network_alone_has_a_result_of_its_own():
+    """`--network 56` leaves the file of the other networks as it is."""
+    assert (Options(full=True).depths, Options(full=True).named("rounding")) == ((20, 56), "rounding")
+    assert (Options(network=56).depths, Options(network=56).named("rounding")) == ((56,), "rounding_resnet56")
