@@ -3,6 +3,11 @@
 import itertools
 import os
 import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,6 +38,33 @@ def killed():
             finally:
                 os._exit(0)
         os.waitpid(child, 0)
+
+    return run
+
+
+@pytest.fixture
+def together(tmp_path):
+    """What runs a script in two processes, with the environment that torchrun gives them; their exit statuses.
+
+    {tests!r} and {out} in the script are the folder of the tests, and one to write to; {name} what is passed by name.
+    """
+
+    def run(script, *args, seconds=150, **words):
+        path = tmp_path / "user.py"
+        path.write_text(textwrap.dedent(script).format(tests=str(Path(__file__).parent), out=str(tmp_path), **words))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+        places = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in (0, 1)]
+        runs = [subprocess.Popen([sys.executable, str(path), *args], env={**shared, **place}) for place in places]
+        for one in runs:
+            try:
+                one.wait(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                one.kill()
+                one.wait()
+        return [one.returncode for one in runs]
 
     return run
 

@@ -1,12 +1,5 @@
 """Learning: what moves is recorded, nothing else changes, and every interruption, restart or split gives the same."""
 
-import os
-import socket
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -342,24 +335,9 @@ SCRIPT = """
 """
 
 
-def launch(tmp_path):
-    """Two processes with the environment that torchrun gives them."""
-    script = tmp_path / "user.py"
-    options = {"tests": str(Path(__file__).parent), "work": str(tmp_path / "work"), "out": str(tmp_path)}
-    script.write_text(textwrap.dedent(SCRIPT).format(**options))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    runs = [
-        subprocess.Popen([sys.executable, str(script)], env={**shared, "RANK": str(r), "LOCAL_RANK": str(r)}) for r in (0, 1)
-    ]
-    return [run.wait(timeout=120) for run in runs]
-
-
-def test_two_processes_learn_the_same(tmp_path):
+def test_two_processes_learn_the_same(together, tmp_path):
     """All processes end with identical differences, which agree with one process to 1e-5, the first one's weights counting."""
-    assert launch(tmp_path) == [0, 0]
+    assert together(SCRIPT, work=str(tmp_path / "work")) == [0, 0]
     ranks = [dict(np.load(tmp_path / f"rank{r}.npz")) for r in (0, 1)]
     for name, held in ranks[0].items():
         np.testing.assert_array_equal(held, ranks[1][name])

@@ -1,10 +1,6 @@
 """Training in formats: the module computes what its file holds, all widths learn in one step, and every restart is exact."""
 
 import os
-import socket
-import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import pytest
@@ -18,7 +14,9 @@ from bitladder.formats import QTensor, fit, parse
 from bitladder.ir.graph import PerWidth
 from bitladder.runtime.integer import Coded
 from bitladder.runtime.reference import run
+from bitladder.train.group import Group
 from bitladder.train.nested import RULES, combine, drawn, nested_backward, train_nested
+from bitladder.train.parts import parts_of
 from bitladder.train.straight import rounded
 from bitladder.training import finish, prepare
 
@@ -385,61 +383,42 @@ def test_kills_leave_no_trace(killed, net, tmp_path):
         assert same(go(tmp_path / str(trial)).state_dict(), want)
 
 
-TOGETHER = """
+SCRIPT = """
     import os, sys
-    import numpy as np, torch
+    import torch
+    sys.path.insert(0, {tests!r})
     torch.set_num_threads(1)
-    from bitladder.model import load
-    from bitladder.train.nested import train_nested
-    from bitladder.training import prepare
-    with np.load({data!r}) as held:
-        x, y = held["x"], held["y"]
-    made = prepare(load({file!r}), widths=(8, 2))
-    if sys.argv[2] == "stop":
-        def stop(step, steps, word):
-            if step == 3:
-                raise KeyboardInterrupt
-    else:
-        stop = None
-    try:
-        train_nested(made, x, y, epochs=1.5, batch=64, work=sys.argv[1] or None, progress=stop,
-                     every=2)
-    except KeyboardInterrupt:
-        os._exit(3)
-    if os.environ.get("RANK", "0") == "0":
-        torch.save(made.state_dict(), {out!r})
+    import bitladder as bl
+    from test_nested_training import short
+    def stop(step, steps, word):
+        if step == 3 and sys.argv[2] == "stop":
+            os._exit(3)
+    made = short(bl.prepare(bl.load("{out}/net.ladder"), widths=(8, 2)), sys.argv[1] or None, stop)
+    torch.save(made.state_dict(), f"{out}/rank{{os.environ['RANK']}}.pt")
 """
 
 
-def together(tmp_path, size, work="", how="go"):
-    """The state after a short run in so many processes."""
-    script, out = tmp_path / "run.py", tmp_path / f"out{size}.pt"
-    data, file = str(tmp_path / "data.npz"), str(tmp_path / "net.ladder")
-    np.savez(data, x=X[LEARN][:256], y=Y[LEARN][:256])
-    script.write_text(textwrap.dedent(TOGETHER.format(data=data, file=file, out=str(out))))
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    procs = []
-    for rank in range(size):
-        env = {**os.environ, "OMP_NUM_THREADS": "1"}
-        if size > 1:
-            env |= {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        procs.append(subprocess.Popen([sys.executable, str(script), work, how], env=env))
-    for p in procs:
-        try:
-            p.wait(30 if how == "stop" else 150)
-        except subprocess.TimeoutExpired:
-            p.kill()
-    return torch.load(out, weights_only=True) if out.exists() else None
+def short(made, work=None, progress=None):
+    return train_nested(made, X[LEARN][:256], Y[LEARN][:256], epochs=1.5, batch=64, work=work, progress=progress, every=2)
 
 
-def test_processes(net, tmp_path):
-    """Two processes give the same bits, in one go or resumed, and one process nearly the same."""
+def test_processes(net, together, tmp_path):
+    """One process and two give the same bits, in one go or resumed."""
     finish(prepared(net, widths=(8, 2))).save(tmp_path / "net.ladder")
-    one, two = together(tmp_path, 1), together(tmp_path, 2)
-    together(tmp_path, 2, str(tmp_path / "work"), "stop")
+    alone = short(prepare(bl.load(tmp_path / "net.ladder"), widths=(8, 2))).state_dict()
+    found = [tmp_path / f"rank{rank}.pt" for rank in (0, 1)]
+    assert together(SCRIPT, "", "go") == [0, 0]
+    assert all(same(alone, torch.load(f, weights_only=True)) for f in found)
+    for f in found:
+        f.unlink()
+    assert together(SCRIPT, str(tmp_path / "work"), "stop", seconds=20) != [0, 0]
     assert (tmp_path / "work" / "nested.pt").exists()
-    (tmp_path / "out2.pt").unlink()
-    assert same(two, together(tmp_path, 2, str(tmp_path / "work")))
-    assert all(torch.allclose(one[k], two[k], rtol=0, atol=2e-3) for k in one)
+    assert together(SCRIPT, str(tmp_path / "work"), "go") == [0, 0]
+    assert all(same(alone, torch.load(f, weights_only=True)) for f in found)
+
+
+def test_more_processes_than_parts_are_refused():
+    with pytest.raises(ValueError, match="2 parts of a batch cannot be shared by 3 processes; pass more `parts`"):
+        parts_of("nested", 4, 2, Group(0, 3))
+    with pytest.raises(ValueError, match="parts must be at least 1, got 0"):
+        parts_of("nested", 0, 2, Group())

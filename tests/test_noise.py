@@ -2,12 +2,6 @@
 
 import io
 import itertools
-import os
-import socket
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -376,14 +370,14 @@ SCRIPT = """
     import numpy as np, torch
     sys.path.insert(0, {tests!r})
     torch.set_num_threads(1)
-    from test_noise import together
+    from test_noise import trained
     from bitladder.train.group import joined
     with joined() as group:
-        np.savez(f"{out}/rank{{group.rank}}.npz", *[p.detach().numpy() for p in together(group)])
+        np.savez(f"{out}/rank{{group.rank}}.npz", *[p.detach().numpy() for p in trained(group)])
 """
 
 
-def together(group):
+def trained(group):
     """Both methods, each part of a batch where it belongs; the parameters at the end."""
     ends = []
     for kind in ("noise", "products"):
@@ -406,19 +400,10 @@ def together(group):
     return ends
 
 
-def test_two_processes_learn_what_one_does(tmp_path):
+def test_two_processes_learn_what_one_does(together, tmp_path):
     """Under torchrun's environment: draws do not depend on the process, so all parameters are the same bits."""
-    script = tmp_path / "user.py"
-    script.write_text(textwrap.dedent(SCRIPT).format(tests=str(Path(__file__).parent), out=str(tmp_path)))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    runs = [
-        subprocess.Popen([sys.executable, str(script)], env={**shared, "RANK": str(r), "LOCAL_RANK": str(r)}) for r in (0, 1)
-    ]
-    assert [r.wait(timeout=120) for r in runs] == [0, 0]
-    alone = [p.detach().numpy() for p in together(Group())]
+    assert together(SCRIPT) == [0, 0]
+    alone = [p.detach().numpy() for p in trained(Group())]
     for rank in (0, 1):
         held = np.load(tmp_path / f"rank{rank}.npz")
         assert all(np.array_equal(held[f"arr_{i}"], a) for i, a in enumerate(alone))

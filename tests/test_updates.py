@@ -1,12 +1,6 @@
 """Optimizers of integer weights: totals are exact, in any order, over any number of processes, and through every restart."""
 
 import io
-import os
-import socket
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -331,16 +325,9 @@ SCRIPT = """
 """
 
 
-def test_two_processes_end_in_the_same_integers(tmp_path):
+def test_two_processes_end_in_the_same_integers(together, tmp_path):
     """Accumulators, residuals and the network of integers are identical to the bit for one process and for two."""
-    script = tmp_path / "user.py"
-    script.write_text(textwrap.dedent(SCRIPT).format(tests=str(Path(__file__).parent), out=str(tmp_path)))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    runs = [subprocess.Popen([sys.executable, str(script)], env={**shared, "RANK": str(r)}) for r in (0, 1)]
-    assert [one.wait(timeout=120) for one in runs] == [0, 0]
+    assert together(SCRIPT) == [0, 0]
     alone = {f"{form}{i}": x.numpy() for form in ("accumulator", "residual") for i, x in enumerate(learned(Group(), form))}
     alone |= in_integers(lambda x: x, 0, 1)
     for r in (0, 1):

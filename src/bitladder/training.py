@@ -23,7 +23,6 @@ from bitladder.recipe import imported, quantize
 from bitladder.task import LEAST_BITS
 
 if TYPE_CHECKING:
-    from bitladder.train.group import Group
     from bitladder.train.prepared import Prepared
 
 WIDTHS = (8, 4, 3, 2)  # to train at, if nobody says
@@ -44,7 +43,6 @@ def prepare(
     batches: int = 8,
     effort: str = "balanced",
     rounding: str | None = None,
-    group: Group | None = None,
     seed: int = 0,
 ) -> Prepared:
     """`net` as a module that trains in the formats of `plan`; it starts as good as quantization after training makes it.
@@ -57,7 +55,7 @@ def prepare(
     weights ("float"). follow: activations have the width of the weights, from 2 bits up, and into a layer with a floor that
     layer's; `finish` then takes a width. learn_ranges: ranges of weights and activations learn too; `refit` chooses them anew
     from the masters.
-    centre: layers that had a batch norm are centred by the batch's means in training. group: processes that share batches.
+    centre: layers that had a batch norm are centred by the batch's means in training.
     """
     require("torch", "torch", "prepare")
     from bitladder.train.prepared import Prepared
@@ -83,9 +81,8 @@ def prepare(
         wanted = means_wanted(raw, plain, chunks) if centre else {}
     chosen = usual_widths(coded, widths)
     graph = to_width(coded, min(chosen))
-    return Prepared(
-        graph, masters, wanted, chosen, learn_ranges, group, followed(graph, plain, chunks, chosen) if follow else None
-    )
+    activations = followed(graph, plain, chunks, chosen) if follow else None
+    return Prepared(graph, masters, wanted, chosen, learn_ranges, activations)
 
 
 def finish(net: Prepared, bits: int | None = None) -> Model:

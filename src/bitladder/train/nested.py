@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from bitladder.train.group import Group, joined
 from bitladder.train.kept import Kept
 from bitladder.train.lesson import Inputs, Lesson, Loss, draw, first
+from bitladder.train.parts import Buffers, Sums, parts_of, split
 from bitladder.train.prepared import Prepared
 from bitladder.train.state import fingerprint
 
@@ -104,6 +105,37 @@ def drawn(widths: Sequence[int], step: int, *, count: int = 1, seed: int = 0) ->
     return tuple(sorted((widths[i] for i in chosen), reverse=True))
 
 
+def gradients(
+    net: Prepared,
+    inputs: Any,
+    labels: Any,
+    loss: Loss | Losses,
+    *,
+    widths: Sequence[int] | None = None,
+    distill: bool = True,
+    teacher: Any = None,
+) -> tuple[dict[int, Gradients], dict[int, Tensor]]:
+    """The gradients of the parameters that learn, and the losses, at every width; arguments as for `nested_backward`."""
+    arguments = inputs if isinstance(inputs, tuple) else (inputs,)
+    parameters = learning(net)
+    found: dict[int, Gradients] = {}
+    losses: dict[int, Tensor] = {}
+    wider = None
+    for bits in sorted(widths or net.widths, reverse=True):
+        with net.at(bits):
+            said = net(*arguments)
+        own = loss.get(bits) if isinstance(loss, Mapping) else loss if wider is None or not distill else None
+        if own is None and wider is None:
+            raise ValueError(f"nested: the widest width ({bits}) has nobody to learn from; give it a loss")
+        here = soft(said, wider) if own is None else own(said, labels)
+        if wider is None and teacher is not None:
+            here = (here + soft(said, teacher)) / 2
+        found[bits] = torch.autograd.grad(here, parameters, allow_unused=True)
+        losses[bits] = here.detach()
+        wider = first(said).detach()
+    return found, losses
+
+
 def nested_backward(
     net: Prepared,
     inputs: Any,
@@ -115,47 +147,60 @@ def nested_backward(
     rule: str = "weighted",
     weights: Mapping[int, float] | None = None,
     teacher: Any = None,
-    share: float = 1.0,
 ) -> dict[int, float]:
     """The loss of a batch at every width; the gradients, made one by `rule`, are added to the parameters' `grad`.
 
     inputs: a tensor or a tuple of them. loss: (output, labels) -> a mean over the batch, for all widths, or one for each width
     of a mapping; widths that are not in it, and with `distill` all but the widest of a single loss, learn from the next wider
     width's answers. weights: how much widths count, lower ones no less than higher ones if in doubt. teacher: the answers
-    of another network, which are half of what the widest learns from. share: of the batch that this process has; losses
-    and gradients are summed over the processes of `net.group`, and only then combined.
+    of another network, which are half of what the widest learns from. For batches in parts, or several processes, see `Batch`.
     """
-    arguments = inputs if isinstance(inputs, tuple) else (inputs,)
-    parameters = [p for p in net.parameters() if p.requires_grad]
-    found: dict[int, Gradients] = {}
-    losses: dict[int, float] = {}
-    wider = None
-    for bits in sorted(widths or net.widths, reverse=True):
-        with net.at(bits):
-            said = net(*arguments)
-        own = loss.get(bits) if isinstance(loss, Mapping) else loss if wider is None or not distill else None
-        if own is None and wider is None:
-            raise ValueError(f"nested: the widest width ({bits}) has nobody to learn from; give it a loss")
-        here = soft(said, wider) if own is None else own(said, labels)
-        if wider is None and teacher is not None:
-            here = (here + soft(said, teacher)) / 2
-        here = here * share
-        found[bits] = added(torch.autograd.grad(here, parameters, allow_unused=True), net.group)
-        losses[bits] = float(net.group.add(here.detach().double()))
-        wider = first(said).detach()
-    for p, g in zip(parameters, combine(found, rule, weights), strict=True):
+    found, losses = gradients(net, inputs, labels, loss, widths=widths, distill=distill, teacher=teacher)
+    for p, g in zip(learning(net), combine(found, rule, weights), strict=True):
         if g is not None:
             p.grad = g if p.grad is None else p.grad + g
-    return losses
+    return {bits: float(value) for bits, value in losses.items()}
 
 
-def added(gradients: Gradients, group: Group) -> Gradients:
-    """The sums of all processes' gradients; those that are None are None in all of them."""
-    held = [g for g in gradients if g is not None]
-    if group.size == 1 or not held:
-        return gradients
-    sums = iter(group.add(torch.cat([g.reshape(-1) for g in held])).split([g.numel() for g in held]))
-    return [None if g is None else next(sums).view(g.shape) for g in gradients]
+def learning(net: Prepared) -> list[Any]:
+    """The parameters that learn."""
+    return [p for p in net.parameters() if p.requires_grad]
+
+
+class Batch:
+    """One batch in parts, over any number of processes: `take` each part, then `give` makes the gradients (see `parts.py`).
+
+    Gradients are summed for every width before they become one, so rules see the batch's. Running means move by the mean of
+    what the parts see; a batch's means are those of a part.
+    """
+
+    def __init__(
+        self, net: Prepared, group: Group | None = None, rule: str = "weighted", weights: Mapping[int, float] | None = None
+    ):
+        self.net, self.group, self.rule, self.weights = net, group or Group(), rule, weights
+        self.sums = {bits: Sums(learning(net), self.group) for bits in net.widths}
+        self.buffers = Buffers(net, self.group)
+        self.losses: dict[int, float] = {}
+
+    def take(self, inputs: Any, labels: Any, loss: Loss | Losses, share: float = 1.0, **how: Any) -> None:
+        """Add a part that is `share` of the batch; `how` as for `nested_backward`."""
+        with self.buffers.part(share):
+            found, losses = gradients(self.net, inputs, labels, loss, **how)
+        for bits, each in found.items():
+            self.sums[bits].add(each, share)
+            self.losses[bits] = self.losses.get(bits, 0.0) + share * float(losses[bits])
+
+    def give(self) -> dict[int, float]:
+        """The batch's losses by width; parameters get its gradients, all starts anew. Every process must have had a part."""
+        losses = dict(zip(self.losses, self.group.add(torch.tensor([*self.losses.values()]).double()).tolist(), strict=True))
+        if not all(map(math.isfinite, losses.values())):
+            raise ValueError(f"nested: the loss must be finite, got {losses}; lower the rate")
+        found = {bits: self.sums[bits].total() for bits in losses}
+        for p, g in zip(learning(self.net), combine(found, self.rule, self.weights), strict=True):
+            p.grad = g
+        self.buffers.give()
+        self.losses = {}
+        return losses
 
 
 # ----------------------------------------------------------------------------------------------------- a whole run
@@ -176,6 +221,7 @@ def train_nested(
     weights: Mapping[int, float] | None = None,
     teacher: Callable[..., Any] | None = None,
     at_once: int | None = None,
+    parts: int = 4,
     augment: Augment | None = None,
     seed: int = 0,
     every: int = 50,
@@ -187,25 +233,25 @@ def train_nested(
     inputs, labels: arrays, samples along the first axis; without labels the network learns what it says at its widest.
     rate: at the start, falling to zero along a cosine, as `Prepared.groups` takes it; optimizer: what makes one of such groups.
     teacher: a module, such as the float network, whose answers are half of what the widest learns from.
-    at_once: so many widths a step, drawn at random, in place of all. augment: changes the arrays of a batch, by a generator.
+    at_once: so many widths a step, drawn at random, in place of all. parts: into how many a batch is split, each with
+    means of its own; results are identical to the bit for any number of processes up to it.
+    augment: changes the arrays of a batch, by a generator.
     work: a folder; the state goes to work/nested.pt every so many steps and when interrupted, and the same call goes on from
-    there, with results identical to the bit for the same processes and threads. The state of another call is refused.
-    Under torchrun each process takes its share of every batch.
+    there, with results identical to the bit for the same threads. The state of another call is refused.
+    Under torchrun each process takes its share of every batch's parts.
     """
     with joined() as group:
-        net.group = group
         group.agree([*net.parameters(), *net.buffers()])
         net.eval()
         net.at(net.widths[0])
         lesson = Lesson.of(copy.deepcopy(net), inputs, labels, None if isinstance(loss, Mapping) else loss, batch, seed)
-        if group.size > lesson.batch:
-            raise ValueError(f"nested: a batch of {lesson.batch} cannot be shared by {group.size} processes; make it larger")
+        parts = parts_of("nested", parts, lesson.batch, group)
         rule_of = loss if isinstance(loss, Mapping) else lesson.loss
         steps = math.ceil(epochs * len(lesson.arrays[0]) / lesson.batch)
         adapt = optimizer(net.groups(rate))
         about = {
             "steps": steps, "batch": lesson.batch, "rate": rate, "distill": distill, "rule": rule, "weights": weights,
-            "at_once": at_once, "seed": seed, "widths": net.widths, "processes": group.size, "torch": torch.__version__,
+            "at_once": at_once, "seed": seed, "widths": net.widths, "parts": parts, "torch": torch.__version__,
             "optimizer": type(adapt).__name__, "augment": getattr(augment, "__qualname__", None),
             "teacher": type(teacher).__name__,
         }  # fmt: skip
@@ -214,6 +260,7 @@ def train_nested(
         key = "" if path is None else fingerprint(about, [*lesson.known(), *start])
         kept = Kept(path, key, group, {"net": net, "optimizer": adapt})
         base = [g["lr"] for g in adapt.param_groups]
+        whole = Batch(net, group, rule, weights)
         step = kept.resume()
         tell = progress if progress is not None and group.rank == 0 else lambda done, total, word: None
         try:
@@ -222,8 +269,8 @@ def train_nested(
                     g["lr"] = first_rate * (1 + math.cos(math.pi * step / steps)) / 2
                 widths = net.widths if at_once is None else drawn(net.widths, step, count=at_once, seed=seed)
                 kept.whole = False
-                how = {"widths": widths, "distill": distill, "rule": rule, "weights": weights}
-                losses = run_step(net, lesson, step, group, adapt, rule_of, augment, teacher, how)
+                how = {"widths": widths, "distill": distill}
+                losses = run_step(whole, lesson, step, parts, adapt, rule_of, augment, teacher, how)
                 step, kept.whole = step + 1, True
                 if step % every == 0 or step == steps:
                     kept.save(step)
@@ -235,31 +282,32 @@ def train_nested(
 
 
 def run_step(
-    net: Prepared,
+    whole: Batch,
     lesson: Lesson,
     step: int,
-    group: Group,
+    parts: int,
     adapt: Any,
     loss: Loss | Losses,
     augment: Augment | None,
     teacher: Callable[..., Any] | None,
     how: Mapping[str, Any],
 ) -> dict[int, float]:
-    """One batch, all widths, one step of the optimizer; the losses by width."""
+    """One batch in parts, all widths, one step of the optimizer; the losses by width."""
     rows = lesson.rows(step)
-    mine = group.share(len(rows))
-    net.eval()
-    arguments, labels = lesson.question(step, rows, mine)
-    if augment is not None:
-        changed = augment(tuple(a[rows] for a in lesson.arrays), draw(lesson.seed, step, AUGMENT_STREAM))
-        arguments = lesson.tensors(changed, mine)
-    net.train()
-    adapt.zero_grad()
-    part = len(mine) / len(rows)
-    with torch.no_grad():
-        answers = None if teacher is None else teacher(*arguments)
-    losses = nested_backward(net, arguments, labels, loss, teacher=answers, share=part, **how)
-    if not all(map(math.isfinite, losses.values())):
-        raise ValueError(f"nested: step {step + 1}: the loss must be finite, got {losses}; lower the rate")
+    changed = augmented(lesson, step, rows, augment)
+    whole.net.train()
+    for mine in split(len(rows), parts, whole.group):
+        arguments, labels = lesson.question(step, rows, mine)
+        if changed is not None:
+            arguments = lesson.tensors(changed, mine)
+        with torch.no_grad():
+            answers = None if teacher is None else teacher(*arguments)
+        whole.take(arguments, labels, loss, len(mine) / len(rows), teacher=answers, **how)
+    losses = whole.give()
     adapt.step()
     return losses
+
+
+def augmented(lesson: Lesson, step: int, rows: np.ndarray, augment: Augment | None) -> tuple[np.ndarray, ...] | None:
+    """The arrays of a batch as `augment` changes them, the same whichever process asks; None without it."""
+    return None if augment is None else augment(tuple(a[rows] for a in lesson.arrays), draw(lesson.seed, step, AUGMENT_STREAM))

@@ -21,7 +21,6 @@ from bitladder.formats import Encoding, Format, QTensor, fit
 from bitladder.formats.tensor import store
 from bitladder.ir.graph import CHANNEL_AXIS, Graph, Node, PerWidth
 from bitladder.runtime.reference import clipped
-from bitladder.train.group import Group
 from bitladder.train.straight import SCALES, TINY, rounded
 
 Tensor = Any
@@ -71,11 +70,10 @@ class Prepared(torch.nn.Module):  # type: ignore[misc]
         wanted: Mapping[str, np.ndarray],
         widths: tuple[int, ...],
         learn_ranges: bool = True,
-        group: Group | None = None,
         activations: Mapping[int, Mapping[str, Encoding]] | None = None,
     ):
         super().__init__()
-        self.graph, self.widths, self.bits, self.group = graph, widths, widths[0], group or Group()
+        self.graph, self.widths, self.bits = graph, widths, widths[0]
         self.see: Seen | None = None
         self.masters, self.ranges, self.biases, self.means, self.others = (Shelf() for _ in range(5))
         self._fixed: dict[str, Tensor] = {}
@@ -246,9 +244,7 @@ class Prepared(torch.nn.Module):  # type: ignore[misc]
         if not self.training:
             return self._in_units(node, self.biases[key] - self.means[key]).view(shape)
         axes = tuple(a for a in range(bare.ndim) if a != channel)
-        sums = Added.apply(bare.sum(axes), self.group)
-        count = self.group.add(torch.tensor(float(bare.numel() // bare.shape[channel])))
-        mean = sums / count
+        mean = bare.mean(axes)
         self.means[key].lerp_(mean.detach(), MOMENTUM)
         return (self.biases[key] - mean).view(shape)
 
@@ -319,16 +315,3 @@ def alike(a: Encoding, b: Encoding) -> bool:
     """Whether two encodings are the same in all that they hold."""
     same = a.format == b.format and a.axes == b.axes and a.params.keys() == b.params.keys()
     return same and all(np.array_equal(p, b.params[k]) for k, p in a.params.items())
-
-
-class Added(torch.autograd.Function):  # type: ignore[misc]
-    """The sum over all processes; so is its gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, group: Group) -> Tensor:
-        ctx.group = group
-        return group.add(x.clone())
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        return ctx.group.add(gradient.clone()), None

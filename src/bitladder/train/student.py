@@ -17,10 +17,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from bitladder.train.group import Group, joined
+from bitladder.train.group import joined
 from bitladder.train.kept import Kept
-from bitladder.train.lesson import Inputs, Lesson, Loss, draw, first
-from bitladder.train.nested import AUGMENT_STREAM, Augment, Progress, added
+from bitladder.train.lesson import Inputs, Lesson, Loss, first
+from bitladder.train.nested import Augment, Progress, augmented
+from bitladder.train.parts import Buffers, Parts, parts_of, split
 from bitladder.train.prepared import Prepared
 from bitladder.train.sparse import Sparse, linear
 from bitladder.train.state import fingerprint
@@ -55,6 +56,7 @@ def train_student(
     warm: int = 0,
     optimizer: Optimizer = sgd,
     loss: Loss | None = None,
+    parts: int = 4,
     augment: Augment | None = None,
     seed: int = 0,
     every: int = 50,
@@ -68,10 +70,11 @@ def train_student(
     inputs, labels: arrays, samples along the first axis. teacher: a module, put into evaluation mode and never changed.
     rate: at the start, falling to zero linearly after `warm` steps of rising; while masks change it goes back with each of them
     (`Schedule.rate`). For a prepared network it is relative to the size of tensors, and suits Adam (`Prepared.groups`).
-    optimizer: what makes one of parameter groups. loss: in place of cross-entropy. augment: as for `train_nested`.
+    optimizer: what makes one of parameter groups. loss: in place of cross-entropy. parts, augment: as for
+    `train_nested`; norms see the samples of a part, and their running statistics the mean of what the parts see.
     work: a folder; the state goes to work/student.pt every so many steps and when interrupted, and the same call goes on from
-    there, with results identical to the bit for the same processes and threads. The state of another call is refused.
-    Under torchrun each process takes its share of every batch; norms over batches see that share.
+    there, with results identical to the bit for the same threads. The state of another call is refused.
+    Under torchrun each process takes its share of every batch's parts.
     """
     if not 0 <= alpha <= 1 or temperature <= 0:
         raise ValueError(f"student: alpha must be 0 to 1 and temperature above 0, got {alpha} and {temperature}")
@@ -82,15 +85,12 @@ def train_student(
     if isinstance(teacher, torch.nn.Module):
         teacher.eval()
     with joined() as group:
-        if isinstance(net, Prepared):
-            net.group = group
         if sparse is not None:
             sparse.group = group
         group.agree([*net.parameters(), *net.buffers()])
         net.eval()
         lesson = Lesson.of(copy.deepcopy(net), inputs, labels, loss, batch, seed)
-        if group.size > lesson.batch:
-            raise ValueError(f"student: a batch of {lesson.batch} cannot be shared by {group.size} processes; make it larger")
+        parts = parts_of("student", parts, lesson.batch, group)
         steps = math.ceil(epochs * len(lesson.arrays[0]) / lesson.batch)
         learning = [p for p in net.parameters() if p.requires_grad]
         adapt = optimizer(net.groups(rate) if isinstance(net, Prepared) else [{"params": learning, "lr": rate}])
@@ -98,7 +98,7 @@ def train_student(
         schedule = None if sparse is None else sparse.schedule
         about = {
             "steps": steps, "batch": lesson.batch, "rate": rate, "warm": warm, "alpha": alpha, "temperature": temperature,
-            "seed": seed, "sparse": None if sparse is None else sparse.about(), "processes": group.size,
+            "seed": seed, "sparse": None if sparse is None else sparse.about(), "parts": parts,
             "torch": torch.__version__, "optimizer": [type(adapt).__name__, adapt.defaults],
             "loss": getattr(loss, "__qualname__", None), "augment": getattr(augment, "__qualname__", None),
         }  # fmt: skip
@@ -109,13 +109,14 @@ def train_student(
         step = kept.resume()
         tell = progress if progress is not None and group.rank == 0 else lambda done, total, word: None
         judge = Judge(lesson, teacher, alpha, temperature)
+        sums, buffers = Parts(net.parameters(), group), Buffers(net, group)
         try:
             while step < steps:
                 factor = linear(step, steps, warm) if schedule is None else schedule.rate(step, steps, warm)
                 for g, first_rate in zip(adapt.param_groups, base, strict=True):
                     g["lr"] = first_rate * factor
                 kept.whole = False
-                found = run_step(net, lesson, judge, step, group, adapt, augment)
+                found = run_step(net, lesson, judge, step, parts, adapt, augment, sums, buffers)
                 if sparse is not None:
                     sparse.step(adapt)
                 step, kept.whole = step + 1, True
@@ -145,35 +146,39 @@ class Judge:
         return soft + self.lesson.loss(said, labels) * self.alpha if self.alpha else soft
 
 
-def run_step(net: Any, lesson: Lesson, judge: Judge, step: int, group: Group, adapt: Any, augment: Augment | None) -> float:
-    """One batch and one step of the optimizer; the loss, of all processes."""
-    rows = lesson.rows(step)
-    mine = group.share(len(rows))
-    arguments, labels = lesson.question(step, rows, mine)
-    if augment is not None:
-        changed = augment(tuple(a[rows] for a in lesson.arrays), draw(lesson.seed, step, AUGMENT_STREAM))
-        arguments = lesson.tensors(changed, mine)
+def run_step(
+    net: Any,
+    lesson: Lesson,
+    judge: Judge,
+    step: int,
+    parts: int,
+    adapt: Any,
+    augment: Augment | None,
+    sums: Parts,
+    buffers: Buffers,
+) -> float:
+    """One batch in parts and one step of the optimizer; the loss, of all processes."""
+    rows, total = lesson.rows(step), torch.zeros((), dtype=torch.float64)
+    changed = augmented(lesson, step, rows, augment)
     net.train()
-    learning = [p for p in net.parameters() if p.requires_grad]
-    loss = judge(net(*arguments), labels, arguments) * (len(mine) / len(rows))
-    gradients = added(torch.autograd.grad(loss, learning, allow_unused=True), group)
-    total = float(group.add(loss.detach().double()))
-    if not math.isfinite(total):
-        raise ValueError(f"student: step {step + 1}: the loss must be finite, got {total}; lower the rate")
-    for p, g in zip(learning, gradients, strict=True):
-        p.grad = g
+    for mine in split(len(rows), parts, sums.group):
+        arguments, labels = lesson.question(step, rows, mine)
+        if changed is not None:
+            arguments = lesson.tensors(changed, mine)
+        share = len(mine) / len(rows)
+        adapt.zero_grad()
+        with buffers.part(share):
+            loss = judge(net(*arguments), labels, arguments)
+            loss.backward()
+        sums.take(share)
+        total += share * loss.detach().double().cpu()
+    found = float(sums.group.add(total))
+    if not math.isfinite(found):
+        raise ValueError(f"student: step {step + 1}: the loss must be finite, got {found}; lower the rate")
+    sums.give()
     adapt.step()
-    share_norms(net, group)
-    return total
-
-
-def share_norms(net: Any, group: Group) -> None:
-    """Running statistics of batch norms become the mean of all processes'."""
-    if group.size > 1:
-        for module in net.modules():
-            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
-                for held in (module.running_mean, module.running_var):
-                    held.copy_(group.add(held.clone()) / group.size)
+    buffers.give()
+    return found
 
 
 def arrays(thing: Any) -> list[np.ndarray]:
