@@ -201,7 +201,7 @@ class Prepared(torch.nn.Module):  # type: ignore[misc]
             out = TORCH_OPS[node.op](*args, **node.attrs)
         outs = list(out) if isinstance(out, tuple | list) else [out]
         if node.clip is not None:
-            outs[0] = clipped(outs[0], node.clip)
+            outs[0] = torch.relu(outs[0]) if node.clip == (0, None) else clipped(outs[0], node.clip)
         return outs
 
     def weight(self, name: str) -> Tensor:

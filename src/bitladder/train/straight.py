@@ -35,9 +35,16 @@ class Straight(torch.autograd.Function):  # type: ignore[misc]  # torch is not f
         to_x = gradient * inside if ctx.cut and inside is not None else gradient
         to_scale = None
         if ctx.needs_input_grad[1]:
-            rest = value - (x if inside is None else x * inside)
-            to_scale = (gradient * rest / scale).sum_to_size(scale.shape) * ctx.factor
+            rest = value - x if inside is None else torch.addcmul(value, x, inside, value=-1)
+            to_scale = summed(gradient, rest, scale) * ctx.factor
         return to_x, to_scale, None, None, None, None
+
+
+def summed(gradient: Tensor, rest: Tensor, scale: Tensor) -> Tensor:
+    """The sum of gradient * rest / scale over what shares a scale; for one scale in a single pass."""
+    if scale.numel() > 1:
+        return (gradient * rest / scale).sum_to_size(scale.shape)
+    return (torch.dot(gradient.reshape(-1), rest.reshape(-1)) / scale.reshape(())).reshape(scale.shape)
 
 
 def spread(p: Tensor, shape: tuple[int, ...], axes: tuple[int, ...], group: int | None) -> Tensor:
@@ -76,7 +83,7 @@ def rounded(x: Tensor, fmt: Format, params: Mapping[str, Any], axes: tuple[int, 
     with torch.no_grad():
         value = fmt.integers(fmt.encode(x, held), held) * fmt.step(held)
         limits = ends(fmt, held)
-        inside = None if limits is None else ((x >= limits[0]) & (x <= limits[1]))
+        inside = None if limits is None else torch.eq(x.clamp(*limits), x).to(x.dtype)
     scale = next((wide[k] for k in SCALES if k in wide), None)
     if scale is None:
         scale = value.new_ones(())
