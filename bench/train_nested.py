@@ -46,11 +46,15 @@ class Size:
 
 @dataclass(frozen=True)
 class Run:
-    """One network to train: its planes, the widths it learns at, whether activations have the width of the weights."""
+    """One network to train: its planes, the widths it learns at, whether activations have the width of the weights.
+
+    at_once: so many widths a step, drawn at random, in place of all.
+    """
 
     planes: int
     widths: tuple[int, ...]
     follow: bool = False
+    at_once: int | None = None
 
 
 QUICK, FULL = Size(10_000, 1, (0,), 2_000, "fast"), Size(None, 4, (0,), 10_000)
@@ -58,6 +62,7 @@ RUNS = {"nested": Run(8, WIDTHS), **{f"{b} bits alone": Run(b, (b,)) for b in AL
 ALSO = {
     "nested down to 1 bit": Run(8, (8, 4, 2, 1)),
     "nested, activations too": Run(8, WIDTHS, follow=True),
+    "nested, a random width a step": Run(8, WIDTHS, at_once=1),
 }
 
 
@@ -137,7 +142,7 @@ def trained(
 
     train_nested(
         net, learn.images, learn.labels, epochs=size.epochs, batch=BATCH, rate=RATE, augment=flipped, seed=seed,
-        teacher=resnet.load(data, 20), work=folder, progress=progress,
+        teacher=resnet.load(data, 20), at_once=run.at_once, work=folder, progress=progress,
     )  # fmt: skip
     models = {b: finish(net, b).with_(threads=1, batch=200) for b in run.widths}
     found = np.stack([right(models[b].at(b), test) for b in run.widths])
