@@ -20,6 +20,8 @@ BENCHES = {
     "networks": "bench.networks",
     "rounding": "bench.rounding",
     "accuracy": "bench.accuracy",
+    "embeddings": "bench.embeddings",
+    "predicted": "bench.predicted",
     "codec": "bench.codec",
     "robustness": "bench.robustness",
     "types": "bench.types",

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from bench import accuracy, cifar, predicted
+from bench import accuracy, cifar, embeddings, predicted
 from bench import rounding as few_bits
 from bench.learning import CYCLES, SEED, learned
 from bench.options import Options, tell
@@ -32,7 +32,6 @@ from bitladder.ptq.workbench import Workbench
 HIGH, LOW = 8, 4
 LOWER = (4, 3, 2)  # bits at which --full holds us against the peers that quantize
 CHOOSING = 2000  # images that orders and plans are chosen on
-PREDICTED = 2000  # test images that random plans are measured on
 ALLOWED = 1.0  # points that the chosen plan may lose against the 8-bit network
 RANDOM = 20  # random orders
 SLICES = {True: 5, False: 10}  # of the test images, quick or not; random order i is measured on slice i % SLICES
@@ -404,11 +403,13 @@ def bench(options: Options) -> Result:
     asked |= figures(found[20]) if 20 in found else {}
     if options.full and 20 in found:
         on = subject(options, 20, data.draws[0])
-        more, asked["rank_of_predicted_losses"] = predicted.rows("resnet20", on, evenly(data.test, PREDICTED), work)
+        more, asked["rank_of_predicted_losses"] = predicted.rows("resnet20", on, evenly(data.test, predicted.TEST), work)
         rows += more
         for measure in (few_bits.measure, partial(accuracy.measure, among=LOWER)):
             more, beside = measure(options)
             rows, asked = rows + more, asked | beside
+        more, beside = embeddings.rows()
+        rows, asked = rows + more, asked | beside
     result = Result("criteria", tuple(rows), asked, machine(options.threads, options.command), versions())
     work.done()
     return result

@@ -1,14 +1,14 @@
 """How near the embeddings of a sentence encoder of few bits stay to those in float: all-MiniLM-L6-v2 on real sentences.
 
-Rows of `rounding`. Weights are quantized, words and places too; activations stay in float, or have 8 bits where it says
-so. Calibration is on sentences of what Python says under `help`; those that count are the first ones of the docstrings of its
-standard library.
+Weights are quantized, words and places too; activations stay in float, or have 8 bits where it says
+so. Sentences are the first ones of docstrings: those that count are of Python's standard library, those that it is calibrated
+on are of NumPy and SciPy.
 """
 
 from __future__ import annotations
 
 import ast
-import re
+import importlib
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +19,8 @@ import torch
 
 import bitladder as bl
 from bench import minilm
-from bench.options import tell
-from bench.result import Figure, Row
+from bench.options import Options, tell
+from bench.result import Figure, Result, Row, machine, versions
 from bench.source import LEFT_OUT
 from bench.work import Work, digest
 from bitladder import file
@@ -29,6 +29,7 @@ from bitladder.convert.to_torch import to_torch
 SENTENCES, BATCH = 1000, 50
 TOKENS = 64  # of a sentence, padding included
 CALIBRATION = 512  # sentences
+OTHERS = ("numpy", "scipy")  # packages whose docstrings have them
 FEWEST, MOST = 4, 40  # words of a sentence
 FLOAT = {"a=*": "float"}
 PLANS: dict[str, dict[str, Any]] = {
@@ -49,9 +50,8 @@ def docstrings(path: Path) -> Iterator[str]:
             yield text
 
 
-def sentences(count: int = SENTENCES) -> list[str]:
-    """So many different first sentences of docstrings of the standard library, evenly apart in the order of its files."""
-    root = Path(sysconfig.get_paths()["stdlib"])
+def first_sentences(root: Path) -> list[str]:
+    """The different first sentences of the docstrings under a folder, in the order of its files; tests are left out."""
     files = [p for p in sorted(root.rglob("*.py")) if not set(p.relative_to(root).parts) & set(LEFT_OUT)]
     found: dict[str, None] = {}
     for path in files:
@@ -59,25 +59,22 @@ def sentences(count: int = SENTENCES) -> list[str]:
             sentence = " ".join(text.split("\n\n")[0].split()).partition(". ")[0]
             if FEWEST <= len(sentence.split()) <= MOST and sentence.isascii():
                 found[sentence] = None
-    return evenly(list(found), count)
+    return list(found)
 
 
-def helped(count: int = CALIBRATION) -> list[str]:
-    """So many different sentences of what Python says under `help`, evenly apart in the order of its topics."""
-    from pydoc_data.topics import topics
+def sentences(count: int = SENTENCES) -> list[str]:
+    """Those of the standard library that count, evenly apart."""
+    return evenly(first_sentences(Path(sysconfig.get_paths()["stdlib"])), count)
 
-    found: dict[str, None] = {}
-    for name in sorted(topics):
-        for paragraph in topics[name].split("\n\n"):
-            for sentence in re.split(r"(?<=[.!?]) ", " ".join(paragraph.split())):
-                if (
-                    FEWEST <= len(sentence.split()) <= MOST
-                    and sentence.isascii()
-                    and sentence[0].isupper()
-                    and sentence[-1] == "."
-                ):
-                    found[sentence] = None
-    return evenly(list(found), count)
+
+def others(count: int = CALIBRATION) -> list[str]:
+    """Those to calibrate on: as many of each of `OTHERS` as of the next, none of them one that counts."""
+    counts = set(sentences())
+    found = []
+    for name in OTHERS:
+        root = Path(str(importlib.import_module(name).__file__)).parent
+        found += evenly([s for s in first_sentences(root) if s not in counts], count // len(OTHERS))
+    return found
 
 
 def evenly(texts: list[str], count: int) -> list[str]:
@@ -103,16 +100,19 @@ def embeddings(net: Any, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return (out / out.norm(dim=1, keepdim=True)).numpy()
 
 
-def rows() -> tuple[list[Row], dict[str, Figure]]:
-    """Cosines, bytes and seconds of every plan, and the figures. Without the encoder's package nothing is measured."""
+def rows(quick: bool = False) -> tuple[list[Row], dict[str, Figure]]:
+    """Cosines, bytes and seconds of every plan, and the figures. Without the encoder's package nothing is measured.
+
+    quick: only the plans that figures are of.
+    """
     try:
-        net, said, calibration = minilm.load(), tokens(sentences()), tokens(helped())
+        net, said, calibration = minilm.load(), tokens(sentences()), tokens(others())
     except minilm.Missing as error:
         tell(str(error))
         return [], {f"minilm_cosine_{bits}": Figure.at_least(None, goal) for bits, (_, goal) in GOALS.items()}
     calib = dict(zip(("ids", "mask"), calibration, strict=True))
     about = digest(a.tobytes() for a in (*calibration, *said))
-    work, wanted = Work.of("rounding", "minilm", PLANS, about), embeddings(net, *said)
+    work, wanted = Work.of("embeddings", PLANS, about), embeddings(net, *said)
 
     def made(name: str) -> np.ndarray:
         tell(f"minilm: {name}")
@@ -120,7 +120,8 @@ def rows() -> tuple[list[Row], dict[str, Figure]]:
         found = embeddings(to_torch(model.graph).eval(), *said)
         return np.array([len(file.to_bytes(model.whole, "best")), *(found * wanted).sum(1)])
 
-    found = {name: work(f"minilm, {name}", lambda name=name: made(name)) for name in PLANS}
+    names = [name for name, _ in GOALS.values()] if quick else list(PLANS)
+    found = {name: work(f"minilm, {name}", lambda name=name: made(name)) for name in names}
     out = []
     for name, measured in found.items():
         cosines = measured.value[1:]
@@ -133,3 +134,10 @@ def rows() -> tuple[list[Row], dict[str, Figure]]:
         f"minilm_cosine_{bits}": Figure.at_least(float(found[name].value[1:].mean()), goal)
         for bits, (name, goal) in GOALS.items()
     }
+
+
+def bench(options: Options) -> Result:
+    """Every plan, rows and figures."""
+    torch.set_num_threads(options.threads)
+    found, figures = rows(options.quick)
+    return Result("embeddings", tuple(found), figures, machine(options.threads, options.command), versions())

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bench import cifar
 from bench.cifar import Split
-from bench.options import tell
-from bench.result import Figure, Row
-from bench.subject import Subject
+from bench.options import Options, tell
+from bench.result import Figure, Result, Row, machine, versions
+from bench.subject import Subject, about, evenly, subject
 from bench.work import Work
 from bitladder.assign.probe import METHODS, Probe
 from bitladder.assign.score import divergence, outputs_of
@@ -21,6 +22,7 @@ from bitladder.formats import Format, Nested
 
 WIDTHS = (8, 6, 5, 4, 3, 2)
 PLANS, SEED = 30, 0
+TEST = 2000  # test images that plans are measured on
 GOAL = 0.9
 MAIN = "divergence"  # the criterion that tables use unless another is asked for
 
@@ -109,3 +111,17 @@ def rows(net: str, on: Subject, test: Split, work: Work) -> tuple[list[Row], Fig
         out.append(Row(f"{net}, processor seconds for the losses of a table, {criterion}", seconds))
         main = rank(paired, measured[:, 0]) if criterion == MAIN else main
     return out, Figure.at_least(main, GOAL)
+
+
+def bench(options: Options) -> Result:
+    """Rows of ResNet-20 and the figure; `criteria --full` has them too."""
+    import torch
+
+    torch.set_num_threads(options.threads)
+    tell("reading images")
+    data = cifar.load(options.data)
+    test = evenly(data.test, TEST)
+    work = Work.of("predicted", about(options, test), SEED)
+    found, figure = rows("resnet20", subject(options, 20, data.draws[0]), test, work)
+    asked = {"rank_of_predicted_losses": figure}
+    return Result("predicted", tuple(found), asked, machine(options.threads, options.command), versions())

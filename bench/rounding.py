@@ -4,8 +4,7 @@ Rows of `criteria --full` too. Networks are made by `quantize(..., effort="best"
 layer have eight bits (in the nested file six at least). In plans of mid-rise codes the last of the largest layers pays for that
 with a bit of its own, so that the mean is no more than was asked for. Coded networks have the mean that was asked for in their
 whole file. Every loss is against the float network on the same test images, paired image by image, the mean of the calibration
-draws. Settings were chosen on training images. A sentence encoder is with them
-(bench/embeddings.py), but for --quick; --full adds ResNet-56.
+draws. Settings were chosen on training images. --full adds ResNet-56.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 import bitladder as bl
-from bench import cifar, embeddings, resnet
+from bench import cifar, resnet
 from bench.learning import learned
 from bench.options import Options, tell
 from bench.plans import KINDS, average, one_width
@@ -197,9 +196,6 @@ def measure(options: Options) -> tuple[list[Row], dict[str, Figure]]:
     for depth in options.depths:
         shared = replace(options, network=depth)
         more, asked = measured(options, depth, data, test, Work.of("rounding", options.quick, about(shared, test)))
-        rows, figures = rows + more, figures | asked
-    if not options.quick and options.network is None:
-        more, asked = embeddings.rows()
         rows, figures = rows + more, figures | asked
     return rows, figures
 

@@ -19,13 +19,23 @@ def test_sentences_are_first_ones(tmp_path, monkeypatch):
     assert embeddings.sentences(2) == ["One two three four", "One two three four."]
 
 
-def test_calibration_is_on_other_sentences(monkeypatch):
-    """Of the topics of `help`, whole sentences, each once."""
-    import pydoc_data.topics
-
-    text = "One Two Three\n***\n\nFour words are here. Too short. Is this one a sentence?\n\nFour words are here."
-    monkeypatch.setattr(pydoc_data.topics, "topics", {"a": text, "b": "And these are\nfour more. lower case is none of them."})
-    assert embeddings.helped() == ["Four words are here.", "And these are four more."]
+def test_calibration_is_on_other_sentences(tmp_path, monkeypatch):
+    """As many of one package as of the other, and none that counts."""
+    said = {
+        "stdlib": ["One two three four"],
+        "numpy": ["One two three four", "Five six seven eight"],
+        "scipy": ["Nine is a number"],
+    }
+    for name, found in said.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(
+            "".join(f'def f{i}():\n    """{s}. More."""\n' for i, s in enumerate(found))
+        )
+    monkeypatch.setattr(embeddings.sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path / "stdlib")})
+    at = {name: type("Module", (), {"__file__": str(tmp_path / name / "__init__.py")}) for name in said}
+    monkeypatch.setattr(embeddings.importlib, "import_module", at.get)
+    assert embeddings.others() == ["Five six seven eight", "Nine is a number"]
+    assert embeddings.others(2) == ["Five six seven eight", "Nine is a number"]
 
 
 def test_sentences_are_padded_or_cut(monkeypatch):
