@@ -2,13 +2,14 @@
 
 Weights are quantized, words and places too; activations stay in float, or have 8 bits where it says
 so. Sentences are the first ones of docstrings: those that count are of Python's standard library, those that it is calibrated
-on are of NumPy and SciPy.
+on are of NumPy and SciPy, one after the other.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib
+import itertools
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,8 @@ from bitladder.convert.to_torch import to_torch
 
 SENTENCES, BATCH = 1000, 50
 TOKENS = 64  # of a sentence, padding included
-CALIBRATION = 512  # sentences
+CALIBRATION = 512  # passages of as many tokens, sentence after sentence: padding would count as much as words do
+TAKEN = 1600  # sentences of each package
 OTHERS = ("numpy", "scipy")  # packages whose docstrings have them
 FEWEST, MOST = 4, 40  # words of a sentence
 FLOAT = {"a=*": "float"}
@@ -67,14 +69,12 @@ def sentences(count: int = SENTENCES) -> list[str]:
     return evenly(first_sentences(Path(sysconfig.get_paths()["stdlib"])), count)
 
 
-def others(count: int = CALIBRATION) -> list[str]:
-    """Those to calibrate on: as many of each of `OTHERS` as of the next, none of them one that counts."""
+def others() -> str:
+    """Those to calibrate on as one text, the packages taking turns; none of them is one that counts."""
     counts = set(sentences())
-    found = []
-    for name in OTHERS:
-        root = Path(str(importlib.import_module(name).__file__)).parent
-        found += evenly([s for s in first_sentences(root) if s not in counts], count // len(OTHERS))
-    return found
+    roots = [Path(str(importlib.import_module(name).__file__)).parent for name in OTHERS]
+    each = [evenly([s for s in first_sentences(root) if s not in counts], TAKEN) for root in roots]
+    return " ".join(f"{s.rstrip('.')}." for turn in itertools.zip_longest(*each) for s in turn if s)
 
 
 def evenly(texts: list[str], count: int) -> list[str]:
@@ -106,7 +106,7 @@ def rows(quick: bool = False) -> tuple[list[Row], dict[str, Figure]]:
     quick: only the plans that figures are of.
     """
     try:
-        net, said, calibration = minilm.load(), tokens(sentences()), tokens(others())
+        net, said, calibration = minilm.load(), tokens(sentences()), minilm.passages(CALIBRATION, TOKENS, others())
     except minilm.Missing as error:
         tell(str(error))
         return [], {f"minilm_cosine_{bits}": Figure.at_least(None, goal) for bits, (_, goal) in GOALS.items()}

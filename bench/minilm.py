@@ -117,11 +117,17 @@ def tokenizer() -> Any:
     return made
 
 
-def passages(count: int, tokens: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ids and masks (count, tokens) of passages of English: what Python says of itself under `help`."""
-    from pydoc_data.topics import topics
+def passages(count: int, tokens: int, text: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and masks (count, tokens) of passages of `text`, none of them padded; of what Python says of itself under `help`.
 
-    words = tokenizer().encode(" ".join(topics[name] for name in sorted(topics)[:24]), add_special_tokens=False).ids
+    There are fewer if the text is short.
+    """
+    if text is None:
+        from pydoc_data.topics import topics
+
+        text = " ".join(topics[name] for name in sorted(topics)[:24])
+    words = tokenizer().encode(text, add_special_tokens=False).ids
+    count = min(count, len(words) // (tokens - 2))
     body = np.array(words[: count * (tokens - 2)], np.int64).reshape(count, tokens - 2)
     ids = np.pad(body, ((0, 0), (1, 1)), constant_values=((0, 0), (CLS, SEP)))
     return ids, np.ones_like(ids)
