@@ -15,7 +15,7 @@ from bitladder.ir.graph import PerWidth
 from bitladder.runtime.integer import Coded
 from bitladder.runtime.reference import run
 from bitladder.train.group import Group
-from bitladder.train.nested import RULES, combine, drawn, nested_backward, train_nested
+from bitladder.train.nested import RULES, Batch, combine, drawn, nested_backward, train_nested
 from bitladder.train.parts import parts_of
 from bitladder.train.straight import rounded
 from bitladder.training import finish, prepare
@@ -431,6 +431,24 @@ def test_processes(net, together, tmp_path):
     assert (tmp_path / "work" / "nested.pt").exists()
     assert together(SCRIPT, str(tmp_path / "work"), "go") == [0, 0]
     assert all(same(alone, torch.load(f, weights_only=True)) for f in found)
+
+
+def test_a_batch_that_is_not_finite_leaves_nothing_behind(net):
+    """The next batch's gradients and running means are those of a fresh start."""
+    x, y = torch.tensor(X[:16]), torch.tensor(Y[:16])
+    ends = []
+    for broken in (False, True):
+        made = prepared(net, widths=(8, 2)).train()
+        whole = Batch(made)
+        if broken:
+            whole.take(x * float("nan"), y, F.cross_entropy)
+            with pytest.raises(ValueError, match=r"the loss must be finite, got .*nan.*; lower the rate"):
+                whole.give()
+        whole.take(x, y, F.cross_entropy)
+        whole.give()
+        ends.append([*(p.grad for p in made.parameters()), *made.buffers()])
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True) if a is not None)
+    assert any(float(g.abs().max()) > 0 for g in ends[0] if g is not None)
 
 
 def test_more_processes_than_parts_are_refused():

@@ -191,15 +191,18 @@ class Batch:
             self.losses[bits] = self.losses.get(bits, 0.0) + share * float(losses[bits])
 
     def give(self) -> dict[int, float]:
-        """The batch's losses by width; parameters get its gradients, all starts anew. Every process must have had a part."""
+        """The batch's losses by width; parameters get its gradients, all starts anew. Every process must have had a part.
+
+        A loss that is not finite is refused: parameters and running means stay, and the batch is forgotten.
+        """
         losses = dict(zip(self.losses, self.group.add(torch.tensor([*self.losses.values()]).double()).tolist(), strict=True))
+        found, self.losses = {bits: self.sums[bits].total() for bits in losses}, {}
         if not all(map(math.isfinite, losses.values())):
+            self.buffers.sums.total()
             raise ValueError(f"nested: the loss must be finite, got {losses}; lower the rate")
-        found = {bits: self.sums[bits].total() for bits in losses}
         for p, g in zip(learning(self.net), combine(found, self.rule, self.weights), strict=True):
             p.grad = g
         self.buffers.give()
-        self.losses = {}
         return losses
 
 
