@@ -20,6 +20,7 @@ BENCHES = {
     "networks": "bench.networks",
     "rounding": "bench.rounding",
     "accuracy": "bench.accuracy",
+    "accuracy_slow": "bench.accuracy_slow",
     "embeddings": "bench.embeddings",
     "predicted": "bench.predicted",
     "codec": "bench.codec",

@@ -135,15 +135,18 @@ def figure(pairs: Sequence[tuple[Made, Made]]) -> Figure:
     return Figure.below(max(lost) if lost else None, 0.0)
 
 
-def measure(options: Options, among: Sequence[int] = BITS) -> tuple[list[Row], dict[str, Figure]]:
-    """Rows and figures of every ResNet at these bits."""
+def measure(
+    options: Options, among: Sequence[int] = BITS, slow: tuple[bool, ...] | None = None
+) -> tuple[list[Row], dict[str, Figure]]:
+    """Rows and figures of every ResNet at these bits. slow: of settings that do not learn, or do; with --full of both."""
+    slow = slow or ((False, True) if options.full else (False,))
     tell("reading images")
     data = cifar.load(options.data)
     test, choose = evenly(data.test, QUICK if options.quick else len(data.test)), evenly(data.choose, CHOOSING)
     rows: list[Row] = []
     figures: dict[str, Figure] = {}
     for depth in options.depths:
-        peers = quantizers.Bench(options, depth, data.draws[0], test)
+        peers = quantizers.Bench(options, depth, data.draws[0], test, slow)
         work = Work.of("accuracy", list(OURS), about(options, test), about(options, choose))
         mine = Ours(options, depth, data, choose, test, work)
         for bits in among:

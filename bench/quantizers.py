@@ -35,7 +35,7 @@ FRAME = HERE / "frame.py"
 class Setting:
     """One way of a peer to quantize, at the widths it is measured at; `args` are its driver's. deep: on ResNet-56 too.
 
-    slow: it learns for many minutes, and is measured with --full only.
+    slow: it learns for many minutes; `accuracy_slow` measures it, and others with --full only.
     """
 
     name: str
@@ -172,15 +172,12 @@ class Bench:
     depth: int
     calibration: cifar.Split
     test: cifar.Split
+    slow: tuple[bool, ...] = (False,)  # what `slow` may be of a setting that is measured
 
     def all(self, bits: int, among: Sequence[Quantizer]) -> Iterator[Made]:
         """What every peer makes at a width, setting by setting; peers that cannot be had say why."""
         for peer in among:
-            wanted = (
-                s
-                for s in peer.settings
-                if bits in s.bits and (s.deep or self.depth == 20) and (self.options.full or not s.slow)
-            )
+            wanted = (s for s in peer.settings if bits in s.bits and (s.deep or self.depth == 20) and s.slow in self.slow)
             try:
                 yield from (self.made(peer, bits, setting) for setting in wanted)
             except Missing as error:

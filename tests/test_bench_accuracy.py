@@ -154,6 +154,17 @@ def test_what_a_peer_did_is_kept(peers, monkeypatch):
     assert not list(peers.all(4, [Quantizer("Peer", "numpy", "numpy", (Setting("plain", {}, (8,)),), apart=False)]))
 
 
+def test_settings_that_learn_are_measured_where_they_are_asked_for(peers):
+    """By default those that do not, alone those that do, or both."""
+    from dataclasses import replace
+
+    both = (Setting("plain", {}), Setting("patient", {"a": 1}, slow=True))
+    one = [Quantizer("Peer", "numpy", "numpy", both, apart=False)]
+    for slow, names in (((False,), ["plain"]), ((True,), ["patient"]), ((False, True), ["plain", "patient"])):
+        assert [made.name.split(", ")[1] for made in replace(peers, slow=slow).all(4, one)] == names
+    assert [made.name.split(", ")[1] for made in peers.all(4, one)] == ["plain"]
+
+
 def test_what_cannot_be_had_says_why(peers, monkeypatch):
     """A cut is kept and named; a failure is one line; a peer that is not there has one row."""
     assert next(peers.all(4, [peer(cut=True)])).why == "cut after 1200 processor seconds"

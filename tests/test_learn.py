@@ -247,6 +247,22 @@ def test_without_labels_there_is_still_a_gradient():
         same(learned, learn(module, inputs, cycles=4))
 
 
+def test_own_classes_taken_once_are_those_of_every_batch():
+    """A network that comes to all samples says its classes once; fewer cycles than that ask batch by batch, as ever."""
+    lesson = Lesson.of(net().eval(), X, None, None, 32, 0)
+    once = lesson.asked(len(X) // 32 + 1)
+    assert once.own is not None
+    assert lesson.asked(1) is lesson
+    for cycle in range(4):
+        rows = lesson.rows(cycle)
+        share = np.arange(0, len(rows), 2)
+        (images,), classes = lesson.question(cycle, rows, share)
+        (same_images,), same_classes = once.question(cycle, rows, share)
+        assert (images == same_images).all()
+        assert (classes == same_classes).all()
+    assert Lesson.of(net(), X, Y, None, 32, 0).asked(100).own is None
+
+
 def test_own_loss_and_labels_per_position():
     """A loss of one's own takes any labels; class numbers may be one per position, classes last."""
     targets = X.mean((1, 2, 3))

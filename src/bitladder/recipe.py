@@ -55,7 +55,7 @@ class Effort:
 
 
 EFFORTS = {
-    "fast": Effort(64, 2048, 50, "feedback"),
+    "fast": Effort(64, 2048, 25, "feedback"),
     "balanced": Effort(256, 8192, 100, "sequence"),
     "best": Effort(512, 65536, 200, "moments"),
 }

@@ -81,7 +81,7 @@ def learn(
         raise ValueError(f"learn: momentum must be below 1, got {momentum}")
     with joined() as group:
         pupil = Pupil.of(module, weights, RATES[0] if rate is None else rate, frozen, start, encodings, on_codes, group)
-        lesson = Lesson.of(copy.deepcopy(pupil.module), inputs, labels, loss, batch, seed)
+        lesson = Lesson.of(copy.deepcopy(pupil.module), inputs, labels, loss, batch, seed).asked(cycles)
         if rate is None:
             pupil = replace(pupil, rates=dict.fromkeys(pupil.rates, steady_rate(pupil, lesson, group, momentum)))
         state = State.of(pupil.trained, pupil.watched)

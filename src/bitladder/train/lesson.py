@@ -20,7 +20,10 @@ TINY = 1e-12
 
 @dataclass(frozen=True)
 class Lesson:
-    """Samples, labels and a loss. `teacher` is the network as it was, where it makes the labels itself."""
+    """Samples, labels and a loss. `teacher` is the network as it was, where it makes the labels itself.
+
+    own: the teacher's classes of all samples, where they are taken once and not batch by batch.
+    """
 
     arrays: tuple[np.ndarray, ...]
     labels: np.ndarray | None
@@ -31,6 +34,7 @@ class Lesson:
     device: Any
     teacher: Any = None
     disturbed: bool = False
+    own: Tensor = None
 
     @classmethod
     def of(cls, module: Any, inputs: Inputs, labels: Any, loss: Loss | None, batch: int, seed: int) -> Lesson:
@@ -57,6 +61,19 @@ class Lesson:
         sizes = tuple(float((y.double() ** 2).mean()) for y in flat(said))
         return replace(plain, loss=agreement(sizes), teacher=module, disturbed=True)
 
+    def asked(self, cycles: int) -> Lesson:
+        """This lesson for so many cycles: if they come to every sample, the teacher says its classes of all of them at once."""
+        samples = len(self.arrays[0])
+        if self.teacher is None or self.disturbed or cycles * self.batch < samples:
+            return self
+        parts = [np.arange(at, min(at + self.batch, samples)) for at in range(0, samples, self.batch)]
+        return replace(self, own=torch.cat([self.classes(self.tensors(self.arrays, rows)) for rows in parts]))
+
+    def classes(self, arguments: tuple[Tensor, ...]) -> Tensor:
+        """What the teacher says of samples."""
+        with torch.no_grad():
+            return first(self.teacher(*arguments)).argmax(1)
+
     def rows(self, cycle: int) -> np.ndarray:
         """The samples of a cycle: the next `batch` of an endless run of shuffles, one per epoch."""
         samples = len(self.arrays[0])
@@ -73,10 +90,10 @@ class Lesson:
         clean = self.tensors(self.arrays, mine)
         if self.teacher is None:
             return clean, None
+        if not self.disturbed:
+            return clean, self.classes(clean) if self.own is None else self.own[torch.from_numpy(mine).to(self.device)]
         with torch.no_grad():
             said = self.teacher(*clean)
-        if not self.disturbed:
-            return clean, first(said).argmax(1)
         noisy = tuple(disturb(a[rows], draw(self.seed, cycle, 1 + i)) for i, a in enumerate(self.arrays))
         return self.tensors(noisy, share), said
 

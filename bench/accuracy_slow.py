@@ -1,0 +1,21 @@
+"""Accuracy beside the settings of peers that learn for many minutes each: what `accuracy --full` adds to `accuracy`, alone.
+
+Each may take 20 minutes of the processor; one that would take more has a row that says so, in place of numbers.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from bench.accuracy import measure
+from bench.options import Options
+from bench.result import Result, machine, versions
+
+BITS = (4, 3, 2)  # where learning is worth its time
+
+
+def bench(options: Options) -> Result:
+    """Every bit width, rows and figures."""
+    torch.set_num_threads(options.threads)
+    rows, figures = measure(options, BITS, (True,))
+    return Result("accuracy_slow", tuple(rows), figures, machine(options.threads, options.command), versions())
