@@ -19,6 +19,7 @@ from bitladder.ir.graph import CHANNEL_AXIS, Graph, Node
 from bitladder.ptq import blocks
 from bitladder.ptq.bake import check_blocks, check_finite, weight_encoding
 from bitladder.ptq.feedback import HOLD, ROWS, climbed, damped, fits, stages
+from bitladder.ptq.groups import refitted
 from bitladder.ptq.importance import Importance
 from bitladder.ptq.moments import settled
 from bitladder.ptq.ranges import by_error
@@ -92,6 +93,9 @@ class Codes:
             parent = None if before is None else before.codes.reshape(codes.shape)[rows].astype(np.int64)
             made = climbed(flat[rows], encoding, moved.shape, rows, matrix, widths=(width,), parent=parent, last=last)
             codes[rows] = made[width]
+        if fmt.group is not None:
+            codes, self.encodings[name] = refitted(moved, codes, encoding, gram)
+            return codes.reshape(moved.shape), self.encodings[name]
         narrow, codes = encoding.at(width) if width < fmt.bits else encoding, codes.reshape(moved.shape)
         if name in self.minds:
             held = np.stack([damped(matrix, HOLD if width < fmt.bits else 0.0) for matrix in gram])

@@ -16,6 +16,7 @@ from bitladder.formats.tensor import fit
 from bitladder.ptq.feedback import climbed, error_of
 
 SHRINKS = tuple(float(s) for s in np.geomspace(1.0, 0.25, 14))  # shares of the range that covers everything
+AROUND = tuple(float(s) for s in np.geomspace(1.25, 0.8, 9))  # shares of what suits each group by itself
 LENGTHS = (0, 1, 2, 3)  # further fractional bits, where steps are powers of two
 
 
@@ -24,12 +25,16 @@ def by_error(w: np.ndarray, fmt: Format, gram: np.ndarray, *, axis: int = 0) -> 
 
     Formats with tables, and lengths that a plan gives, are fitted as ever.
     """
-    widest = fit(fmt, w, axis=axis, cover="max")
+    each = w.shape[0] // len(gram)
+    if fmt.group is None:
+        widest = fit(fmt, w, axis=axis, cover="max")
+    else:
+        energy = np.repeat(np.diagonal(gram, axis1=1, axis2=2), each, 0)
+        widest = fit(fmt, w, axis=axis, importance=energy.reshape(w.shape))
     steps = candidates(widest)
     if steps is None:
         return fit(fmt, w, axis=axis)
     name, tried = steps
-    each = w.shape[0] // len(gram)
     flat = w.reshape(w.shape[0], -1).astype(np.float64)
     wide = rowwise(widest, w.shape[0])
     errors = np.empty((len(tried), w.shape[0]))
@@ -52,6 +57,8 @@ def candidates(widest: Encoding) -> tuple[str, tuple[float, ...]] | None:
         return None if fmt.fl is not None else ("fl", tuple(float(n) for n in LENGTHS))
     if isinstance(fmt, Nested):
         return ("range", SHRINKS) if fmt.scheme == "midrise" else None
+    if fmt.group is not None:
+        return ("scale", AROUND)
     return ("scale", SHRINKS) if isinstance(fmt, Int | Ternary) else None
 
 
