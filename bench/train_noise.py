@@ -1,8 +1,9 @@
 """Quantization noise on a language model of code (S11): int4 in three ways, and product codebooks 20 times smaller.
 
 A small transformer completes the Python standard library's source, byte by byte. It is trained once as floats; every method
-goes on from there, and so does the float network that it is compared with, for as many steps on the same batches.
-Perplexity is per byte, on files that none has seen. Each run keeps its state every few steps, and goes on from there.
+goes on from there, and so does the float network that it is compared with, for as many steps on the same batches; that one also
+teaches the network in product codebooks. Perplexity is per byte, on files that none has seen. Each run keeps its state every
+few steps, and goes on from there.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from bench.options import tell
 from bench.result import Figure, Row
 from bench.training import alone
 from bench.work import FOLDER, Work, digest
-from bitladder.formats import Format, Int, Product
+from bitladder.formats import Int, Product
 from bitladder.train.noise import Noise
 from bitladder.train.product import Products
+from bitladder.train.student import distilled
 
 RATE, TUNING = 3e-3, 3e-3  # of Adam: from scratch, and going on from there
 PEER = "float"
@@ -82,6 +84,7 @@ class Course:
     learning: list[Any]
     held: dict[str, Any]
     ended: Callable[[], None] = lambda: None
+    teacher: Net = None  # whose answers are half of what it learns from
 
     @classmethod
     def of(cls, net: Net) -> Course:
@@ -89,9 +92,19 @@ class Course:
         return cls(net, list(net.parameters()), {"net": net})
 
     @classmethod
-    def noisy(cls, noise: Noise) -> Course:
+    def noisy(cls, noise: Noise, teacher: Net = None) -> Course:
         """That of a network with noise."""
-        return cls(noise, list(noise.module.parameters()), {"net": noise.module, "noise": noise}, noise.step)
+        return cls(noise, list(noise.module.parameters()), {"net": noise.module, "noise": noise}, noise.step, teacher)
+
+    def loss(self, text: Any, then: Any) -> Any:
+        """Nats per byte; with a teacher, of half of them."""
+        said = self.say(text)
+        plain = source.loss(said, then)
+        if self.teacher is None:
+            return plain
+        with torch.no_grad():
+            taught = self.teacher(text)
+        return (plain + distilled(said, taught, axis=2)) / 2
 
 
 def rows(data: Path, quick: bool) -> list[Row]:
@@ -103,15 +116,16 @@ def rows(data: Path, quick: bool) -> list[Row]:
     torch.manual_seed(0)
     begun = source.Writer(size.width, size.layers, size.length)
     trained(Course.of(begun), task, "float", range(size.steps), RATE)
-    short, long = task.after(size.more), task.after(3 * size.more)
-    peer = {"int4": work("float", lambda: in_floats(task, begun, short)).value}
-    peer["products"] = work("float, longer", lambda: in_floats(task, begun, long)).value
+    floats, longer = (going_on(task, begun, task.after(times * size.more)) for times in (1, 3))
+    short = task.after(size.more)
+    peer = {"int4": work("float", lambda: judged(floats, {}, task)).value}
+    peer["products"] = work("float, longer", lambda: judged(longer, {}, task)).value
     found = {
-        "int4 after training": work("post", lambda: in_floats(task, begun, short, INT4)).value,
+        "int4 after training": work("post", lambda: judged(floats, Noise(floats, {"*": INT4}).quantized(), task)).value,
         "int4 quantization-aware": work("aware", lambda: in_int4(task, begun, short, 1.0)).value,
         "int4 with noise": work("noise", lambda: in_int4(task, begun, short, growing(size.more))).value,
     }
-    products = work("products", lambda: in_products(task, begun)).value
+    products = work("products", lambda: in_products(task, begun, longer)).value
     out = [row(name, ours, peer["int4"]) for name, ours in found.items()]
     out.append(row("products", products[1:], peer["products"]))
     return [*out, Row.of("source code: products, times smaller than floats", float(products[0]), SMALLER, "asked for")]
@@ -137,11 +151,11 @@ def figures(found: list[Row]) -> Mapping[str, Figure]:
     }
 
 
-def in_floats(task: Task, begun: Net, steps: range, fmt: Format | None = None) -> np.ndarray:
-    """Nats of the float network after more steps; with a format, rounded to it: no step knew of that."""
+def going_on(task: Task, begun: Net, steps: range) -> Net:
+    """The float network after more steps."""
     net = copy.deepcopy(begun)
     trained(Course.of(net), task, "float, on", steps, TUNING)
-    return judged(net, Noise(net, {"*": fmt}).quantized() if fmt else {}, task)
+    return net
 
 
 def growing(steps: int) -> Callable[[int], float]:
@@ -156,16 +170,16 @@ def in_int4(task: Task, begun: Net, steps: range, rate: Rate) -> np.ndarray:
     return judged(noise.module, noise.quantized(), task)
 
 
-def in_products(task: Task, begun: Net) -> np.ndarray:
-    """Times smaller, then nats, of the network in product codebooks: noise first, then group by group."""
+def in_products(task: Task, begun: Net, teacher: Net) -> np.ndarray:
+    """Times smaller, then nats, of the network in product codebooks: noise first, then group by group, taught all along."""
     size, net = task.size, copy.deepcopy(begun)
     plan = {"*": size.centroids, "bytes.weight": size.tables, "places.weight": size.tables}
     noise = Noise(net, plan, growing(size.more), every=EVERY)
-    trained(Course.noisy(noise), task, "products, noise", task.after(size.more), TUNING)
+    trained(Course.noisy(noise, teacher), task, "products, noise", task.after(size.more), TUNING)
     products, done = Products(net), size.more
     for i, pattern in enumerate(GROUPS):
         products.freeze(pattern, plan.get(pattern, size.centroids))
-        course = Course(products, [*products.tables(), *products.rest()], {"net": net, "products": products})
+        course = Course(products, [*products.tables(), *products.rest()], {"net": net, "products": products}, teacher=teacher)
         steps = task.after(size.more // (1 if i + 1 == len(GROUPS) else 4), done)
         trained(course, task, f"products, {i}", steps, TUNING)
         done += len(steps)
@@ -194,7 +208,7 @@ def trained(course: Course, task: Task, name: str, steps: range, rate: float) ->
         for group in adam.param_groups:
             group["lr"] = rate * min(1, 20 * (part + 1 / len(steps))) * (1 + math.cos(math.pi * part)) / 2
         adam.zero_grad()
-        loss = source.loss(course.say(x), y)
+        loss = course.loss(x, y)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(course.learning, 1.0)
         adam.step()

@@ -55,7 +55,7 @@ def test_an_interrupted_run_goes_on_to_the_same_answers(tmp_path, monkeypatch, m
     def made(folder):
         task = bench.Task(SMALL, TEXT, tmp_path / folder)
         return (
-            bench.in_products(task, begun)
+            bench.in_products(task, begun, begun)
             if method == "in_products"
             else bench.in_int4(task, begun, task.after(6), bench.growing(6))
         )

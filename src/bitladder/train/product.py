@@ -87,7 +87,7 @@ class Products:
         self.module = module
         self.frozen: dict[str, Frozen] = {}
 
-    def freeze(self, pattern: str, fmt: Product | str = Product(), like: Mapping[str, Tensor] | None = None) -> list[Tensor]:  # noqa: B008
+    def freeze(self, pattern: str, fmt: Product | str = Product()) -> list[Tensor]:  # noqa: B008
         """Freeze the weights whose names match and that are not frozen yet; the answer is their tables, to be learned."""
         form = parse(fmt) if isinstance(fmt, str) else fmt
         if not isinstance(form, Product):
