@@ -19,6 +19,7 @@ BENCHES = {
     "kernels": "bench.kernels",
     "networks": "bench.networks",
     "rounding": "bench.rounding",
+    "presets": "bench.presets",
     "accuracy": "bench.accuracy",
     "accuracy_slow": "bench.accuracy_slow",
     "embeddings": "bench.embeddings",

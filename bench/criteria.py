@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from bench import accuracy, cifar, embeddings, predicted
+from bench import accuracy, cifar, embeddings, predicted, presets
 from bench import rounding as few_bits
 from bench.learning import CYCLES, SEED, learned
 from bench.options import Options, tell
@@ -405,7 +405,7 @@ def bench(options: Options) -> Result:
         on = subject(options, 20, data.draws[0])
         more, asked["rank_of_predicted_losses"] = predicted.rows("resnet20", on, evenly(data.test, predicted.TEST), work)
         rows += more
-        for measure in (few_bits.measure, partial(accuracy.measure, among=LOWER)):
+        for measure in (few_bits.measure, presets.measure, partial(accuracy.measure, among=LOWER)):
             more, beside = measure(options)
             rows, asked = rows + more, asked | beside
         more, beside = embeddings.rows()

@@ -9,7 +9,6 @@ draws. Settings were chosen on training images. --full adds ResNet-56.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -32,10 +31,8 @@ LOSSES = {4: 0.2, 3: 0.6, 2: 1.8}  # points that a network of so many bits a wei
 NESTED = {8: 0.2, 4: 0.4, 3: 0.6, 2: 2.0}  # points that one nested file may lose at its widths
 POWERS = 0.3  # points that fixed point may lose against float steps at 4 bits
 LAYERS = {4: (0.9, 0.3), 3: (0.6, 0.6)}  # bits -> the share of the layers that should do with them, within so many points
-SECONDS = {"best": 600, "fast": 60}  # that a preset may take for a plan of 4 bits in the mean
 QUICK = 2000  # test images
 CHOOSING = {20: 4845, 56: 2000}  # images that layers are lowered by; each costs more in the deep network
-FAST = 1.0  # points that the quickest preset may lose at 4 bits
 
 BESIDE = 4  # bits at which kinds stand beside each other
 
@@ -94,19 +91,6 @@ class Side:
 
         return self.judge(f"nested at {bits}", made).value
 
-    def preset(self, effort: str) -> tuple[np.ndarray, float]:
-        """Hits of a preset's plan of 4 bits in the mean, and the seconds that it took to find and to make."""
-
-        def go() -> np.ndarray:
-            tell(f"{self.label}: {effort}")
-            began = time.perf_counter()
-            made = self.model(plan="int8", budget="avg_bits=4", effort=effort)
-            took = time.perf_counter() - began
-            return np.array([took, *self.judge.hits(made.graph)])
-
-        value = self.work(f"{self.label}/preset {effort}", go).value
-        return value[1:].astype(bool), float(value[0])
-
     def lowered(self, names: Sequence[str], bits: int) -> Graph:
         """The 8-bit network with some layers at fewer bits."""
         widths = {n: bits if n in names else 8 for n in self.on().names()}
@@ -162,13 +146,6 @@ def measured(
     fixed, scaled = ([side.hits(kind, BESIDE) for side in sides] for kind in ("fixed", "int"))
     lost = row(f"fixed, {BESIDE} bits", fixed, scaled, f"int, {BESIDE} bits")
     figures[f"{net}_loss_powers"] = Figure.at_most(lost.mean, POWERS, lost.low)
-    for effort, most in SECONDS.items():
-        hits, took = sides[0].preset(effort)
-        lost = row(f"{effort}, a plan of 4 bits in the mean", [hits], floats[:1], "float")
-        rows.append(Row(f"{net}, {effort}, a plan of 4 bits in the mean, seconds on {options.threads} threads", took))
-        figures[f"{net}_seconds_{effort}"] = Figure.at_most(took, most)
-        if effort == "fast":
-            figures[f"{net}_loss_fast"] = Figure.at_most(lost.mean, FAST, lost.low)
     ranked = order(weight_difference(learned(sides[0].on(), data.learn, None, work)[0])).ranked
     for bits, (share, allowed) in LAYERS.items():
         found, lost = layers_at(sides[0], ranked, bits)
