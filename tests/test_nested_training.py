@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import bitladder as bl
+import bitladder.training
 from bitladder.formats import QTensor, fit, parse
 from bitladder.ir.graph import PerWidth
 from bitladder.runtime.integer import Coded
@@ -113,6 +114,20 @@ def test_it_starts_as_it_was_quantized(net):
             assert np.abs(made(torch.tensor(X[HELD])).numpy() - model.at(bits)(X[HELD])).max() < 0.1
     assert made.bits == 8
     assert hits(finish(prepared(net))) > 0.9
+
+
+def test_means_are_of_all_samples_whatever_their_order(net, monkeypatch):
+    """Calibration data in the order of their classes give the means of all classes, also where only some are looked at."""
+    ordered = X[:320][np.argsort(Y[:320], kind="stable")]
+    wanted = prepare(net, "nested8", ordered, rounding="nearest").biases
+    first = prepare(net, "nested8", ordered[:160], rounding="nearest").biases
+    monkeypatch.setattr(bitladder.training, "MEANS", 160)
+    found = prepare(net, "nested8", ordered, rounding="nearest").biases
+
+    def far(biases):
+        return sum(float((biases[name] - wanted[name]).detach().abs().sum()) for name in wanted.names())
+
+    assert 0 < far(found) < 0.5 * far(first)
 
 
 def test_the_file_computes_what_the_module_did(net, tmp_path):
@@ -354,6 +369,23 @@ def test_random_widths(net):
 
 
 # ------------------------------------------------------------------------------------------- restarts and processes
+
+
+def test_running_means_are_those_of_samples_as_they_are(net):
+    """However images are changed while training, means end as if they had not been, and so the network does."""
+
+    def brighter(arrays, random):
+        return (arrays[0] + 1.0,)
+
+    learners = [prepared(net, widths=(8, 2)) for _ in range(2)]
+    for learner, augment in zip(learners, (None, brighter), strict=True):
+        train_nested(learner, X[LEARN], Y[LEARN], epochs=0.2, rate=1e-30, augment=augment)
+    plain, changed = (learner.means for learner in learners)
+    assert len(plain.names()) == 8  # four layers, at two widths
+    assert all(torch.equal(plain[name], changed[name]) for name in plain.names())
+    before = prepared(net, widths=(8, 2)).means
+    assert not any(torch.equal(plain[name], before[name]) for name in plain.names())
+    assert hits(finish(learners[1])) > 0.9
 
 
 def test_an_interruption_leaves_no_trace(net, tmp_path):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 WIDTHS = (8, 4, 3, 2)  # to train at, if nobody says
 STARTS = ("codes", "float")
-MEANS = 256  # samples that means are taken from at the start
+MEANS = 512  # samples that means are taken from at the start
 
 
 def prepare(
@@ -117,8 +117,10 @@ def means_wanted(raw: Graph, plain: Graph, chunks: list[Any]) -> dict[str, np.nd
     normed = {name for n in raw.nodes if n.op == "batch_norm" for name in n.inputs[:1]}
     weights = {n.inputs[1] for n in raw.nodes if n.op in CORRECTED and n.outputs[0] in normed}
     arrays = [data.named(chunk, plain.inputs)[0] for chunk in chunks]
-    samples = {v.name: np.concatenate([np.asarray(a[v.name], v.dtype) for a in arrays])[:MEANS] for v in plain.inputs}
-    means = outputs_wanted(plain, samples)
+    samples = {v.name: np.concatenate([np.asarray(a[v.name], v.dtype) for a in arrays]) for v in plain.inputs}
+    count = len(next(iter(samples.values())))
+    rows = np.linspace(0, count - 1, min(count, MEANS)).round().astype(int)  # data may be in the order of its classes
+    means = outputs_wanted(plain, {name: x[rows] for name, x in samples.items()})
     return {n.inputs[1]: means[n.name] for n in plain.nodes if n.op in CORRECTED and n.inputs[1] in weights}
 
 

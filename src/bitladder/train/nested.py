@@ -56,6 +56,7 @@ def majority(found: Tensor, shares: Tensor) -> Tensor:
     return torch.tensordot(shares, found * (found.sign() == way), 1) * (way != 0)
 
 
+SETTLED = 2048  # samples that running means are taken anew from
 RULES = {"mean": mean, "weighted": weighted, "median": median, "majority": majority}
 
 
@@ -238,7 +239,7 @@ def train_nested(
     teacher: a module, such as the float network, whose answers are half of what the widest learns from.
     at_once: so many widths a step, drawn at random, in place of all. parts: into how many a batch is split, each with
     means of its own; results are identical to the bit for any number of processes up to it.
-    augment: changes the arrays of a batch, by a generator.
+    augment: changes the arrays of a batch, by a generator. Once trained, running means are taken anew from samples as they are.
     work: a folder; the state goes to work/nested.pt every so many steps and when interrupted, and the same call goes on from
     there, with results identical to the bit for the same threads. The state of another call is refused.
     Under torchrun each process takes its share of every batch's parts.
@@ -281,7 +282,33 @@ def train_nested(
         except KeyboardInterrupt:
             kept.save(step)
             raise
+        settle(net, lesson, parts, group)
     return net.eval()
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def settle(net: Prepared, lesson: Lesson, parts: int, group: Group) -> None:
+    """Running means anew at every width, each sample counting once, as it is: those of training are of changed samples.
+
+    After Wu and Johnson, "Rethinking Batch in BatchNorm" (2021).
+    """
+    if not net.means.names():
+        return
+    samples, buffers, usual = len(lesson.arrays[0]), Buffers(net, group), net.momentum
+    rows = np.linspace(0, samples - 1, min(samples, SETTLED)).round().astype(int)
+    batches = np.array_split(rows, max(1, len(rows) // (parts * lesson.batch)))
+    for name in net.means.names():
+        net.means[name].zero_()
+    net.train()
+    for bits in net.widths:
+        with net.at(bits):
+            for done, batch in enumerate(batches):
+                net.momentum = 1 / (done + 1)
+                for mine in split(len(batch), parts, group):
+                    with buffers.part(len(mine) / len(batch)):
+                        net(*lesson.tensors(lesson.arrays, batch[mine]))
+                buffers.give()
+    net.momentum = usual
 
 
 def run_step(

@@ -60,7 +60,8 @@ class Prepared(torch.nn.Module):  # type: ignore[misc]
     masters: the float weights behind the codes. ranges: what codes are proportional to, by `weight/parameter` and
     `activation/parameter`. biases and means: per width, by `bias/bits` of the weight. others: weights that stay in float.
     activations: their encodings at each width, where they have the width of the weights (`follows`).
-    `see`, if set, says what the network sees of each weight in training: a mask, or noise in place of rounding.
+    `see`, if set, says what the network sees of each weight in training: a mask, or noise in place of rounding. momentum: how
+    far running means go to those of a batch.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Prepared(torch.nn.Module):  # type: ignore[misc]
         super().__init__()
         self.graph, self.widths, self.bits = graph, widths, widths[0]
         self.see: Seen | None = None
+        self.momentum = MOMENTUM
         self.masters, self.ranges, self.biases, self.means, self.others = (Shelf() for _ in range(5))
         self._fixed: dict[str, Tensor] = {}
         self._owner = {n.inputs[2]: n.inputs[1] for n in graph.nodes if self._biased(n)}
@@ -245,7 +247,7 @@ class Prepared(torch.nn.Module):  # type: ignore[misc]
             return self._in_units(node, self.biases[key] - self.means[key]).view(shape)
         axes = tuple(a for a in range(bare.ndim) if a != channel)
         mean = bare.mean(axes)
-        self.means[key].lerp_(mean.detach(), MOMENTUM)
+        self.means[key].lerp_(mean.detach(), self.momentum)
         return (self.biases[key] - mean).view(shape)
 
     def _in_units(self, node: Node, bias: Tensor) -> Tensor:
