@@ -367,17 +367,21 @@ def test_products_are_exact(rows, columns):
     assert (products(np.zeros((1, 3, 2)), np.zeros((1, 3, 2))) == 0).all()
 
 
-def test_the_same_network_whatever_threads_and_hash_seeds(tmp_path):
-    """Files are equal byte for byte at the best effort, with one thread and two, and under two hash seeds."""
+@pytest.mark.parametrize("made", [
+    "Bottleneck().eval(), samples(96), plan='nested3', effort='best', seed=1",
+    "wide(), wide_samples(), plan={'*': 'int4/32', 'a=*': 'float'}, rounding='sequence'",
+])  # fmt: skip
+def test_the_same_network_whatever_threads_and_hash_seeds(tmp_path, made):
+    """Files are equal byte for byte, with one thread and two, and under two hash seeds; wide layers are shared by threads."""
     script = tmp_path / "make.py"
     script.write_text(
         "import sys, torch, numpy as np\n"
         "torch.set_num_threads(int(sys.argv[1]))\n"
         "sys.path.insert(0, sys.argv[3])\n"
-        "from test_rounding import Bottleneck, samples\n"
+        "from test_rounding import Bottleneck, samples, wide, wide_samples\n"
         "import bitladder as bl\n"
         "torch.manual_seed(3)\n"
-        "bl.quantize(Bottleneck().eval(), samples(96), plan='nested3', effort='best', seed=1).save(sys.argv[2])\n"
+        f"bl.quantize({made}).save(sys.argv[2])\n"
     )
     here = Path(__file__).parent
     files = []
@@ -387,6 +391,15 @@ def test_the_same_network_whatever_threads_and_hash_seeds(tmp_path):
         subprocess.run([sys.executable, script, str(threads), path, str(here)], check=True, env=env)
         files.append(path.read_bytes())
     assert files[0] == files[1]
+
+
+def wide():
+    return nn.Sequential(nn.Linear(384, 256), nn.GELU(), nn.Linear(256, 64)).eval()
+
+
+def wide_samples():
+    """Rows whose inputs go together, without a product of matrices: its last digits depend on threads."""
+    return np.cumsum(np.random.default_rng(0).normal(size=(300, 384)) / 10, 1).astype(np.float32)
 
 
 # ------------------------------------------------------------------------------------------------------------ the bench

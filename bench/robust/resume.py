@@ -55,7 +55,7 @@ def run(folder: Path, words: Sequence[str], at: int = 0, end: int = signal.SIGKI
     child = os.fork()
     if child:
         return child
-    status = 1
+    status, inside = 1, False
     try:
         os.chdir(folder)
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -67,8 +67,12 @@ def run(folder: Path, words: Sequence[str], at: int = 0, end: int = signal.SIGKI
         state.EVERY = state.PATIENCE = 0.0  # keep what was learned after every cycle
         counter = Counter(at, end)
         with counter.watching((Terminal, "progress"), (os, "fsync"), (os, "replace")):
+            inside = True
             status = main(["quantize", *jobs.GIVEN, *words])
+            inside = False
         (folder / "moments").write_text(str(counter.count))
+    except KeyboardInterrupt:  # before the command began or once it was done, else it is the command that let it through
+        status = status if inside else INTERRUPTED
     finally:
         os._exit(status)
 
