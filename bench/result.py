@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import bitladder
 from bitladder.table import table
 
@@ -33,6 +35,17 @@ class Row:
     def of(cls, what: str, ours: float, peer: float | None = None, peer_name: str = "", spread: float | None = None) -> Row:
         """A row with its ratio worked out."""
         return cls(what, ours, peer, peer_name, ours / peer if peer else None, spread)
+
+    @classmethod
+    def hits(cls, what: str, ours: np.ndarray, peer: np.ndarray, peer_name: str) -> Row:
+        """Top-1 accuracies in per cent, from which images each got right; the interval is of paired answers, in points.
+
+        >>> Row.hits("ours", np.array([1, 1, 0, 1]), np.array([1, 0, 0, 1]), "theirs").ours
+        75.0
+        """
+        difference = np.subtract(ours, peer, dtype=np.float64)
+        spread = 1.96 * float(difference.std()) / len(difference) ** 0.5
+        return cls.of(f"{what}, top-1 %", 100 * float(ours.mean()), 100 * float(peer.mean()), peer_name, 100 * spread)
 
 
 @dataclass(frozen=True)

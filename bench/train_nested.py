@@ -8,9 +8,8 @@ every network.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +71,7 @@ def rows(data: Path, quick: bool) -> list[Row]:
     torch.set_num_threads(1)
     learn, test, calib = splits(data, size)
     also = {} if quick else ALSO
-    work = Work.of("train_nested", size, RATE, BATCH, RUNS, ALSO)
+    work = Work.of("train_nested", replace(size, seeds=()), RATE, BATCH, RUNS, ALSO)
     plain = work("float", lambda: right(resnet.load(data, 20), test)).value
     hits = {
         name: np.mean([work(f"{name} {seed}", lambda n=name, s=seed: trained(data, n, learn, test, calib, size, s)).value
@@ -88,28 +87,20 @@ def rows(data: Path, quick: bool) -> list[Row]:
 
 
 def row(what: str, ours: np.ndarray, peer: np.ndarray, name: str) -> Row:
-    """One comparison; the interval is that of paired answers to the same images."""
-    difference = ours.astype(np.float64) - peer
-    spread = 100 * 1.96 * float(difference.std()) / math.sqrt(len(difference))
-    return Row.of(f"ResNet-20 trained on: {what}, top-1 %", 100 * float(ours.mean()), 100 * float(peer.mean()), name, spread)
+    """One comparison of hits."""
+    return Row.hits(f"ResNet-20 trained on: {what}", ours, peer, name)
 
 
 def figures(found: list[Row]) -> Mapping[str, Figure]:
     """What was asked for: points lost against float, and against a network of that width alone."""
 
-    def lost(bits: int, peer: str) -> tuple[float, float]:
+    def lost(bits: int, peer: str) -> float:
         r = next(r for r in found if f": nested at {bits} bits," in r.what and r.peer_name == peer)
-        drop = r.peer - r.ours  # type: ignore[operator]  # measured, both
-        return drop, drop - (r.spread or 0)
+        return r.peer - r.ours  # type: ignore[operator]  # measured, both
 
-    out = {}
-    for b, allowed in OFF.items():
-        drop, best = lost(b, "float")
-        out[f"nested training: points lost at {b} bits"] = Figure.at_most(drop, allowed, best)
-    for b in ALONE:
-        drop, best = lost(b, f"{b} bits alone")
-        out[f"nested training: points behind {b} bits alone"] = Figure.at_most(drop, BEHIND, best)
-    return out
+    peers = [(b, f"{b} bits alone") for b in ALONE]
+    out = {f"nested training: points lost at {b} bits": Figure.at_most(lost(b, "float"), most) for b, most in OFF.items()}
+    return out | {f"nested training: points behind {name}": Figure.at_most(lost(b, name), BEHIND) for b, name in peers}
 
 
 def splits(data: Path, size: Size) -> tuple[cifar.Split, cifar.Split, np.ndarray]:

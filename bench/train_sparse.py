@@ -279,10 +279,8 @@ def bits_of(sparsity: float, bits: int) -> float:
 
 
 def row(task: str, what: str, ours: np.ndarray, peer: np.ndarray, name: str) -> Row:
-    """One comparison; the interval is that of paired answers to the same images."""
-    difference = ours.astype(np.float64) - peer
-    spread = 100 * 1.96 * float(difference.std()) / math.sqrt(len(difference))
-    return Row.of(f"{task}: {what}, top-1 %", 100 * float(ours.mean()), 100 * float(peer.mean()), name, spread)
+    """One comparison of hits."""
+    return Row.hits(f"{task}: {what}", ours, peer, name)
 
 
 def figures(found: list[Row]) -> Mapping[str, Figure]:
@@ -292,7 +290,7 @@ def figures(found: list[Row]) -> Mapping[str, Figure]:
         lost = next(r for r in found if r.what.startswith(f"{task}: {LOCKED},") and r.peer_name == DENSE)
         gain = next(r for r in found if r.what.startswith(f"{task}: {LOCKED},") and r.peer_name == PRUNED)
         drop = lost.peer - lost.ours  # type: ignore[operator]  # measured, both
-        out[f"sparse: points lost by the student, {task}"] = Figure.at_most(drop, LOST, drop - (lost.spread or 0))
+        out[f"sparse: points lost by the student, {task}"] = Figure.at_most(drop, LOST)
         gained = gain.ours - gain.peer  # type: ignore[operator]
         out[f"sparse: points over pruning while fine-tuning, {task}"] = Figure.at_least(gained, GAINED)
     return out
