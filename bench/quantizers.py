@@ -92,7 +92,13 @@ BREVITAS = (
     Setting("Qronos, act order, zero points", {"method": "qronos", "weights": "asym", **PLAIN}, (3, 2), deep=True),
     Setting("Qronos, act order, ends at 8 bits", {"method": "qronos", "ends": 8, **PLAIN}, (3, 2), deep=True),
     Setting("Qronos, act order, MSE scales, ends at 8 bits", {"method": "qronos", "scales": "mse", "ends": 8, **PLAIN}, (3, 2)),
-    Setting("learned rounding, 1000 steps a layer", {"method": "learned", "iters": 1000, "equalize": 0}, (4, 3, 2), slow=True),
+    Setting(
+        "learned rounding, 1000 steps a layer",
+        {"method": "learned", "iters": 1000, "equalize": 0},
+        (4, 3, 2),
+        deep=True,
+        slow=True,
+    ),
 )
 NNCF = (
     Setting("defaults (fast bias correction)", {}, (8,), deep=True),
@@ -111,18 +117,19 @@ MCT = (
     Setting("one width", {}, (8, 4, 3, 2), deep=True),
     Setting("plan of 2, 4, 8 bits", {"widths": [2, 4, 8]}, (4, 3)),
     Setting("plan of 2 to 8 bits", {"widths": ALL}, (4, 3)),
-    Setting("EPTQ, 50 epochs", {"epochs": 50}, (4, 3, 2), slow=True),
+    Setting("EPTQ, 50 epochs", {"epochs": 50}, (4, 3, 2), deep=True, slow=True),
     Setting("plan of 2 to 8 bits, EPTQ, 50 epochs", {"widths": ALL, "epochs": 50}, (4, 3), slow=True),
 )
 STEPS = 1500  # of AdaRound, a layer; AIMET recommends 15000, which take hours on one core
 AIMET = (
-    Setting("range by error", {"method": "none"}),
-    Setting("SeqMSE, 20 candidates", {"method": "seqmse", "candidates": 20}, (4, 3, 2), slow=True),
-    Setting(f"AdaRound, cut to {STEPS} steps a layer", {"method": "adaround", "steps": STEPS}, (4, 3, 2), slow=True),
+    Setting("range by error", {"method": "none"}, deep=True),
+    Setting("SeqMSE, 20 candidates", {"method": "seqmse", "candidates": 20}, (4, 3, 2), deep=True, slow=True),
+    Setting(f"AdaRound, cut to {STEPS} steps a layer", {"method": "adaround", "steps": STEPS}, (4, 3, 2), deep=True, slow=True),
     Setting(
         f"equalized, AdaRound, cut to {STEPS} steps a layer",
         {"method": "adaround", "steps": STEPS, "equalize": True},
         (4, 3),
+        deep=True,
         slow=True,
     ),
 )
