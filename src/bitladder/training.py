@@ -5,7 +5,6 @@ What lies between is any loop of yours, or `bitladder.train.nested`. PyTorch is 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +47,8 @@ def prepare(
     """`net` as a module that trains in the formats of `plan`; it starts as good as quantization after training makes it.
 
     net: a torch module, an ExportedProgram, the path of an ONNX file, a float Graph, or a quantized `Model`, which brings its
-    plan and its ranges. calib: as for `quantize`; the first `batches` batches of it are looked at.
+    plan and its ranges. calib: as for `quantize`; `batches` batches of it are looked at, at even distances, the
+    first ones of an iterable without a length.
     plan, effort, rounding, seed: as for `quantize`, which chooses the ranges that training starts from.
     widths: those to be trained at, by default 8, 4, 3 and 2 as far as the nested weights have them; other formats have one.
     start: masters begin as what their widest codes stand for ("codes": every width starts as quantized), or as the float
@@ -71,7 +71,7 @@ def prepare(
     else:
         if calib is None:
             raise ValueError("prepare: a float network needs `calib` to choose ranges from; give a few batches of data")
-        chunks = list(itertools.islice(data.chunks(calib), batches))
+        chunks = data.some(calib, batches)
         if not chunks:
             raise ValueError("prepare: calib must have at least one batch, got none")
         raw = imported(net, chunks[0])

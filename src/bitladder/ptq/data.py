@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,18 @@ def chunks(data: Any, size: int = BATCH) -> Iterator[Any]:
         yield from data
     else:
         raise TypeError(f"data: must be an array, a dict of arrays or an iterable of batches, got {type(data).__name__}")
+
+
+def some(data: Any, count: int, size: int = BATCH) -> list[Any]:
+    """At most `count` of the batches of `data`, at even distances; the first ones of what can only be gone through.
+
+    >>> [int(c[0]) for c in some(np.arange(100), 3, size=10)], some(iter("abcd"), 3)
+    ([0, 40, 90], ['a', 'b', 'c'])
+    """
+    if not (isinstance(data, Mapping | Sequence) or hasattr(data, "shape")):
+        return list(islice(chunks(data, size), count))
+    whole = list(chunks(data, size))
+    return [whole[i] for i in np.linspace(0, len(whole) - 1, min(count, len(whole))).round().astype(int)]
 
 
 def named(batch: Any, inputs: Sequence[Value]) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
