@@ -1,9 +1,10 @@
 """One nested network trained at all widths at once, against networks trained at just one width for the same epochs.
 
 ResNet-20 from its trained floats on CIFAR-10, flips and shifts. Every run starts from quantization after training for its own
-widths, has the same batches, rate and teacher (the float network), and keeps its state, so it goes on where it was stopped.
-Means stay as they are while it learns: those of small batches cost a trained network more than they teach it. Accuracies are
-those of the finished files, run by the native core. First and last layer have six planes at least, in every network.
+widths, has the same batches and rate, and learns at each width what the float network answers. It keeps its state, so it goes
+on where it was stopped. Means stay as they are meanwhile: those of small batches cost a trained network more than they teach
+it. Accuracies are those of the finished files, run by the native core. First and last layer have six planes at least, in every
+network.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ def trained(
 
     train_nested(
         net, learn.images, learn.labels, epochs=size.epochs, batch=BATCH, rate=RATE, augment=flipped, seed=seed,
-        teacher=resnet.load(data, 20), at_once=run.at_once, work=folder, progress=progress,
+        teacher=resnet.load(data, 20), taught=1, distill=False, at_once=run.at_once, work=folder, progress=progress,
     )  # fmt: skip
     models = {b: finish(net, b).with_(threads=1, batch=200) for b in run.widths}
     found = np.stack([right(models[b].at(b), test) for b in run.widths])

@@ -327,12 +327,18 @@ def test_one_step_by_hand(net):
 
 
 def test_a_teacher(net):
-    """Half of what the widest learns from may be the answers of another module."""
+    """Half of what the widest learns from may be the answers of another module, or all that all learn from."""
     made, x, y = prepared(net, widths=(8, 2), centre=False), torch.tensor(X[:32]), torch.tensor(Y[:32])
     losses = nested_backward(made, x, y, F.cross_entropy, teacher=net(x))
     said = made(x)
     want = (F.cross_entropy(said, y) + F.cross_entropy(said, net(x).softmax(1))) / 2
     assert losses[8] == pytest.approx(want.item(), rel=1e-5)
+    losses = nested_backward(made, x, y, F.cross_entropy, teacher=net(x), taught=1, distill=False)
+    for bits in (8, 2):
+        with made.at(bits):
+            assert losses[bits] == pytest.approx(F.cross_entropy(made(x), net(x).softmax(1)).item(), rel=1e-5)
+    with pytest.raises(ValueError, match="taught must be from 0"):
+        nested_backward(made, x, y, F.cross_entropy, teacher=net(x), taught=2)
     train_nested(made, X[LEARN], Y[LEARN], epochs=1, batch=64, teacher=net)
     assert hits(finish(made)) > 0.9
 

@@ -56,6 +56,7 @@ def majority(found: Tensor, shares: Tensor) -> Tensor:
     return torch.tensordot(shares, found * (found.sign() == way), 1) * (way != 0)
 
 
+TAUGHT = 0.5  # of what is learned: the teacher's answers, the rest being labels
 SETTLED = 2048  # samples that running means are taken anew from
 RULES = {"mean": mean, "weighted": weighted, "median": median, "majority": majority}
 
@@ -115,9 +116,12 @@ def gradients(
     widths: Sequence[int] | None = None,
     distill: bool = True,
     teacher: Any = None,
+    taught: float = TAUGHT,
 ) -> tuple[dict[int, Gradients], dict[int, Tensor]]:
     """The gradients of the parameters that learn, and the losses, at every width; arguments as for `nested_backward`."""
     arguments = inputs if isinstance(inputs, tuple) else (inputs,)
+    if not 0 <= taught <= 1:
+        raise ValueError(f"nested: taught must be from 0 (labels alone) to 1 (the teacher alone), got {taught}")
     parameters = learning(net)
     found: dict[int, Gradients] = {}
     losses: dict[int, Tensor] = {}
@@ -129,8 +133,8 @@ def gradients(
         if own is None and wider is None:
             raise ValueError(f"nested: the widest width ({bits}) has nobody to learn from; give it a loss")
         here = soft(said, wider) if own is None else own(said, labels)
-        if wider is None and teacher is not None:
-            here = (here + soft(said, teacher)) / 2
+        if teacher is not None and (wider is None or not (distill or isinstance(loss, Mapping))):
+            here = (1 - taught) * here + taught * soft(said, teacher)
         found[bits] = torch.autograd.grad(here, parameters, allow_unused=True)
         losses[bits] = here.detach()
         wider = first(said).detach()
@@ -148,15 +152,18 @@ def nested_backward(
     rule: str = "weighted",
     weights: Mapping[int, float] | None = None,
     teacher: Any = None,
+    taught: float = TAUGHT,
 ) -> dict[int, float]:
     """The loss of a batch at every width; the gradients, made one by `rule`, are added to the parameters' `grad`.
 
     inputs: a tensor or a tuple of them. loss: (output, labels) -> a mean over the batch, for all widths, or one for each width
     of a mapping; widths that are not in it, and with `distill` all but the widest of a single loss, learn from the next wider
     width's answers. weights: how much widths count, lower ones no less than higher ones if in doubt. teacher: the answers
-    of another network, which are half of what the widest learns from. For batches in parts, or several processes, see `Batch`.
+    of another network, which are as much as `taught` says of what the widest learns from, without `distill` of what all do.
+    For batches in parts, or several processes, see `Batch`.
     """
-    found, losses = gradients(net, inputs, labels, loss, widths=widths, distill=distill, teacher=teacher)
+    how: dict[str, Any] = {"widths": widths, "distill": distill, "teacher": teacher, "taught": taught}
+    found, losses = gradients(net, inputs, labels, loss, **how)
     for p, g in zip(learning(net), combine(found, rule, weights), strict=True):
         if g is not None:
             p.grad = g if p.grad is None else p.grad + g
@@ -224,6 +231,7 @@ def train_nested(
     rule: str = "weighted",
     weights: Mapping[int, float] | None = None,
     teacher: Callable[..., Any] | None = None,
+    taught: float = TAUGHT,
     at_once: int | None = None,
     parts: int = 4,
     augment: Augment | None = None,
@@ -236,7 +244,8 @@ def train_nested(
 
     inputs, labels: arrays, samples along the first axis; without labels the network learns what it says at its widest.
     rate: at the start, falling to zero along a cosine, as `Prepared.groups` takes it; optimizer: what makes one of such groups.
-    teacher: a module, such as the float network, whose answers are half of what the widest learns from.
+    teacher: a module, such as the float network, whose answers are as much as `taught` says of what the widest learns from, the
+    rest being labels. The other widths learn from the next wider one, without `distill` from what the widest does.
     at_once: so many widths a step, drawn at random, in place of all. parts: into how many a batch is split, each with
     means of its own; results are identical to the bit for any number of processes up to it.
     augment: changes the arrays of a batch, by a generator. Once trained, running means are taken anew from samples as they are.
@@ -255,8 +264,8 @@ def train_nested(
         adapt = optimizer(net.groups(rate))
         about = {
             "steps": steps, "batch": lesson.batch, "rate": rate, "distill": distill, "rule": rule, "weights": weights,
-            "at_once": at_once, "seed": seed, "widths": net.widths, "parts": parts, "torch": torch.__version__,
-            "optimizer": type(adapt).__name__, "augment": getattr(augment, "__qualname__", None),
+            "taught": taught, "at_once": at_once, "seed": seed, "widths": net.widths, "parts": parts,
+            "torch": torch.__version__, "optimizer": type(adapt).__name__, "augment": getattr(augment, "__qualname__", None),
             "teacher": type(teacher).__name__,
         }  # fmt: skip
         start = [x.detach().cpu().numpy() for x in (*net.parameters(), *net.buffers())]
@@ -273,7 +282,7 @@ def train_nested(
                     g["lr"] = first_rate * (1 + math.cos(math.pi * step / steps)) / 2
                 widths = net.widths if at_once is None else drawn(net.widths, step, count=at_once, seed=seed)
                 kept.whole = False
-                how = {"widths": widths, "distill": distill}
+                how = {"widths": widths, "distill": distill, "taught": taught}
                 losses = run_step(whole, lesson, step, parts, adapt, rule_of, augment, teacher, how)
                 step, kept.whole = step + 1, True
                 if step % every == 0 or step == steps:
