@@ -30,6 +30,10 @@ BENCHES = {
     "formats": "bench.formats",
     "compare": "bench.compare",
     "training": "bench.training",
+    "train_nested": "bench.train_nested",
+    "train_noise": "bench.train_noise",
+    "train_sparse": "bench.train_sparse",
+    "train_updates": "bench.train_updates",
 }
 LATER = ("exchange",)
 

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from bench import cifar, resnet
-from bench.options import tell
-from bench.result import Figure, Row
+from bench.options import Options, tell
+from bench.result import Figure, Result, Row
 from bench.training import alone
 from bench.work import FOLDER, Work
 from bitladder.formats import Int, Nested
@@ -160,5 +160,6 @@ def right(net: object, test: cifar.Split) -> np.ndarray:
     return np.concatenate(said).argmax(1) == test.labels
 
 
-if __name__ == "__main__":
-    alone(rows, figures)
+def bench(options: Options) -> Result:
+    """Rows and figures of this method."""
+    return alone("train_nested", options, rows, figures)

@@ -20,8 +20,8 @@ import torch
 from torch.func import functional_call
 
 from bench import source
-from bench.options import tell
-from bench.result import Figure, Row
+from bench.options import Options, tell
+from bench.result import Figure, Result, Row
 from bench.training import alone
 from bench.work import FOLDER, Work, digest
 from bitladder.formats import Int, Product
@@ -238,5 +238,6 @@ def resume(path: Path, course: Course, adam: Any, steps: range) -> int:
     return int(kept["at"])
 
 
-if __name__ == "__main__":
-    alone(rows, figures)
+def bench(options: Options) -> Result:
+    """Rows and figures of this method."""
+    return alone("train_noise", options, rows, figures)

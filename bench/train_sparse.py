@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from bench import cifar
-from bench.options import tell
+from bench.options import Options, tell
 from bench.resnet import ResNet
-from bench.result import Figure, Row
+from bench.result import Figure, Result, Row
 from bench.train_nested import flipped, right
 from bench.training import alone
 from bench.work import FOLDER, Work
@@ -338,5 +338,6 @@ def digits(choosing: bool = False) -> Task:
     return Task(DIGITS, learn, learn.images[:512], whole[i == int(choosing)], photos=False)
 
 
-if __name__ == "__main__":
-    alone(rows, figures)
+def bench(options: Options) -> Result:
+    """Rows and figures of this method."""
+    return alone("train_sparse", options, rows, figures)

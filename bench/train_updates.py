@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 
 from bench import cifar
-from bench.options import tell
+from bench.options import Options, tell
 from bench.resnet import ResNet
-from bench.result import Figure, Row
+from bench.result import Figure, Result, Row
 from bench.train_nested import flipped, right
 from bench.training import alone
 from bench.work import FOLDER, Work
@@ -230,5 +230,6 @@ def resume(path: Path, net: Any, optimizer: Any) -> int:
     return int(kept["epochs"])
 
 
-if __name__ == "__main__":
-    alone(rows, figures)
+def bench(options: Options) -> Result:
+    """Rows and figures of this method."""
+    return alone("train_updates", options, rows, figures)

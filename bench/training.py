@@ -1,9 +1,8 @@
-"""Training at low precision: what every file `train_*.py` beside this one measures, one table."""
+"""Training at low precision: what every benchmark `train_*.py` measures, one table."""
 
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -22,17 +21,15 @@ def bench(options: Options) -> Result:
     figures: dict[str, Figure] = {}
     for name in methods():
         tell(f"training: {name}")
-        method = importlib.import_module(f"bench.{name}")
-        found: list[Row] = method.rows(options.data, options.quick)
-        judged: Mapping[str, Figure] = method.figures(found)
-        rows += found
-        figures |= judged
+        found: Result = importlib.import_module(f"bench.{name}").bench(options)
+        rows += found.rows
+        figures |= found.figures
     return Result("training", tuple(rows), figures, machine(options.threads, options.command), versions())
 
 
-def alone(rows: Callable[[Path, bool], list[Row]], figures: Callable[[list[Row]], Mapping[str, Figure]]) -> None:
-    """One method on the command line: `python -m bench.train_NAME [--quick]`."""
-    found = rows(Options().data, "--quick" in sys.argv)
-    for row in found:
-        print(row)
-    print(figures(found))
+def alone(
+    name: str, options: Options, rows: Callable[[Path, bool], list[Row]], figures: Callable[[list[Row]], Mapping[str, Figure]]
+) -> Result:
+    """One method, which is a benchmark too."""
+    found = rows(options.data, options.quick)
+    return Result(name, tuple(found), figures(found), machine(options.threads, options.command), versions())
