@@ -85,6 +85,11 @@ SAYS = (
     (r"minilm_cosine_(\d)", r"MiniLM, weights at \1 bits: mean cosine of embeddings of 1,000 sentences to float", "at least"),
     (r"escalation_costs_won", "escalation: costs at which it surely beats fixed widths that cost the same", "at least"),
     (r"escalation_bits_as_good_as_(\d)", r"escalation: mean bits that lose at most 0.2 points against \1 bits", "below"),
+    (r"noise: perplexity of int4 .*", r"\g<0>", "below"),
+    (r"noise: perplexity of products over float", r"\g<0>", "at most"),
+    (r"noise: products smaller by", r"\g<0>", "at least"),
+    (r"(nested training|updates|sparse): points (lost|behind) .*", r"\g<0>", "at most"),
+    (r"updates: points off without a memory|sparse: points over .*", r"\g<0>", "at least"),
 )
 
 HEAD = """# Performance

@@ -101,7 +101,7 @@ def figures(found: list[Row]) -> Mapping[str, Figure]:
     return {
         "updates: points lost with accumulators": Figure.at_most(lost[0], BAR),
         "updates: points lost with residuals": Figure.at_most(lost[1], BAR),
-        "updates: points lost without a memory": Figure.at_least(lost[2], GAP),
+        "updates: points off without a memory": Figure.at_least(lost[2], GAP),
     }
 
 
