@@ -1,12 +1,35 @@
 """The benchmark of training: which files it collects, and how rows become figures."""
 
+import sys
+from types import SimpleNamespace
+
 from bench import train_nested, training
-from bench.result import Row
+from bench.__main__ import BENCHES
+from bench.options import Options
+from bench.result import Figure, Row
 
 
 def test_every_method_is_collected():
     """Each `train_*.py` has rows to give and figures to make of them."""
-    assert {"train_nested", "train_updates"} <= set(training.methods())
+    assert {"train_nested", "train_updates"} <= set(training.methods()) <= set(BENCHES)
+
+
+def test_one_result_has_the_rows_of_all(monkeypatch):
+    """What each method says alone, one after the other; each gets what the command was told."""
+
+    def method(name):
+        rows = lambda data, quick: [Row(f"{name} {quick}", 1.0)]
+        return SimpleNamespace(
+            bench=lambda options: training.alone(name, options, rows, lambda found: {name: Figure(1, 1, True)})
+        )
+
+    monkeypatch.setattr(training, "methods", lambda: ["train_a", "train_b"])
+    for name in training.methods():
+        monkeypatch.setitem(sys.modules, f"bench.{name}", method(name))
+    result = training.bench(Options(quick=True))
+    assert (result.bench, [r.what for r in result.rows], list(result.figures)) == (
+        "training", ["train_a True", "train_b True"], ["train_a", "train_b"]
+    )  # fmt: skip
 
 
 def test_figures_of_nested_training():
