@@ -339,6 +339,12 @@ def test_a_teacher(net):
             assert losses[bits] == pytest.approx(F.cross_entropy(made(x), net(x).softmax(1)).item(), rel=1e-5)
     with pytest.raises(ValueError, match="taught must be from 0"):
         nested_backward(made, x, y, F.cross_entropy, teacher=net(x), taught=2)
+    with pytest.raises(ValueError, match="learn from the teacher alone, got none"):
+        nested_backward(made, x, y, F.cross_entropy, taught=1)
+    with pytest.raises(ValueError, match="batches must be 1 or more, got -1"):
+        prepared(net, batches=-1)
+    with pytest.raises(TypeError, match="must be an array, a dict of arrays or an iterable of batches, got str"):
+        bl.prepare(net, "nested8", "calib.npz")
     train_nested(made, X[LEARN], Y[LEARN], epochs=1, batch=64, teacher=net)
     assert hits(finish(made)) > 0.9
 

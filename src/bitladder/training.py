@@ -62,6 +62,8 @@ def prepare(
 
     if start not in STARTS:
         raise ValueError(f"prepare: start must be one of {', '.join(STARTS)}, got {start!r}")
+    if batches < 1:
+        raise ValueError(f"prepare: batches must be 1 or more, got {batches}")
     if isinstance(net, Model):
         if plan is not None:
             raise ValueError("prepare: a quantized Model brings its plan; leave out `plan`, or pass the float network")

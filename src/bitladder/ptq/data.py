@@ -29,7 +29,7 @@ def chunks(data: Any, size: int = BATCH) -> Iterator[Any]:
     elif hasattr(data, "shape"):
         for at in range(0, len(data), size):
             yield data[at : at + size]
-    elif isinstance(data, Iterable):
+    elif isinstance(data, Iterable) and not isinstance(data, str | bytes):
         yield from data
     else:
         raise TypeError(f"data: must be an array, a dict of arrays or an iterable of batches, got {type(data).__name__}")

@@ -122,6 +122,8 @@ def gradients(
     arguments = inputs if isinstance(inputs, tuple) else (inputs,)
     if not 0 <= taught <= 1:
         raise ValueError(f"nested: taught must be from 0 (labels alone) to 1 (the teacher alone), got {taught}")
+    if taught == 1 and teacher is None:
+        raise ValueError("nested: taught=1 means to learn from the teacher alone, got none; give a teacher, or less of it")
     parameters = learning(net)
     found: dict[int, Gradients] = {}
     losses: dict[int, Tensor] = {}
