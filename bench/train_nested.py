@@ -19,11 +19,12 @@ import torch
 from bench import cifar, resnet
 from bench.options import Options, tell
 from bench.result import Figure, Result, Row
-from bench.training import alone
+from bench.training import alone, cost
 from bench.work import FOLDER, Work
 from bitladder.formats import Int, Nested
 from bitladder.formats.nested import MATTER
-from bitladder.train.nested import train_nested
+from bitladder.train.nested import Batch, train_nested
+from bitladder.train.prepared import in_pixels
 from bitladder.training import finish, prepare
 
 RATE, BATCH = 1e-3, 128  # chosen on training images with i % 10 == 5, turned a little, after one epoch on 10,000 others
@@ -84,7 +85,8 @@ def rows(data: Path, quick: bool) -> list[Row]:
     found = [row(f"nested at {b} bits", ours[b], plain, "float") for b in WIDTHS]
     found += [row(f"nested at {b} bits", ours[b], alone[b], f"{b} bits alone") for b in ALONE]
     pairs = [(name, b, h) for name, run in also.items() for b, h in zip(run.widths, hits[name], strict=True)]
-    return found + [row(f"{name}, at {b} bits", h, plain, "float") for name, b, h in pairs]
+    found += [row(f"{name}, at {b} bits", h, plain, "float") for name, b, h in pairs]
+    return [*found, cost_row(data, learn, calib)]
 
 
 def row(what: str, ours: np.ndarray, peer: np.ndarray, name: str) -> Row:
@@ -102,6 +104,29 @@ def figures(found: list[Row]) -> Mapping[str, Figure]:
     peers = [(b, f"{b} bits alone") for b in ALONE]
     out = {f"nested training: points lost at {b} bits": Figure.at_most(lost(b, "float"), most) for b, most in OFF.items()}
     return out | {f"nested training: points behind {name}": Figure.at_most(lost(b, name), BEHIND) for b, name in peers}
+
+
+def cost_row(data: Path, learn: cifar.Split, calib: np.ndarray, times: int = 4) -> Row:
+    """Processor milliseconds of the gradients at all widths, beside those of as many passes of the float network."""
+    x, y = in_pixels(torch.from_numpy(learn.images[:BATCH])), torch.from_numpy(learn.labels[:BATCH])
+    ask = torch.nn.functional.cross_entropy
+    net = prepare(
+        resnet.load(data, 20), "nested8", calib, widths=WIDTHS, start="float", rounding="nearest", centre=False
+    ).train()
+    plain, batch = resnet.load(data, 20).train(), Batch(net)
+
+    def in_floats() -> None:
+        for _ in WIDTHS:
+            ask(plain(x), y).backward()
+
+    def at_all_widths() -> None:
+        batch.take(x, y, ask, distill=False)
+        batch.give()
+
+    took = [(cost(at_all_widths), cost(in_floats)) for _ in range(times)]
+    ours, peer = (min(each) for each in zip(*took, strict=True))
+    name = f"{len(WIDTHS)} forward and backward passes in floats, {BATCH} images"
+    return Row.of(f"ResNet-20, gradients at {len(WIDTHS)} widths, ms", ours, peer, name)
 
 
 def splits(data: Path, size: Size) -> tuple[cifar.Split, cifar.Split, np.ndarray]:
@@ -136,7 +161,8 @@ def trained(
 
     train_nested(
         net, learn.images, learn.labels, epochs=size.epochs, batch=BATCH, rate=RATE, augment=flipped, seed=seed,
-        teacher=resnet.load(data, 20), taught=1, distill=False, at_once=run.at_once, work=folder, progress=progress,
+        teacher=resnet.load(data, 20).to(memory_format=torch.channels_last), taught=1, distill=False, at_once=run.at_once,
+        parts=1, work=folder, progress=progress,
     )  # fmt: skip
     models = {b: finish(net, b).with_(threads=1, batch=200) for b in run.widths}
     found = np.stack([right(models[b].at(b), test) for b in run.widths])

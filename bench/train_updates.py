@@ -6,7 +6,6 @@ from the same start. Each run keeps its state after every epoch, and goes on fro
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,10 +20,11 @@ from bench.options import Options, tell
 from bench.resnet import ResNet
 from bench.result import Figure, Result, Row
 from bench.train_nested import flipped, right
-from bench.training import alone
+from bench.training import alone, cost
 from bench.work import FOLDER, Work
 from bitladder.train import integers
 from bitladder.train.accumulate import Accumulated
+from bitladder.train.prepared import in_pixels
 from bitladder.train.residual import Residual
 from bitladder.train.words import by_shape
 
@@ -44,7 +44,7 @@ class Size:
 
 
 DIGITS = {"rate": 0.005, "epochs": 12, "batch": 32, "seeds": 5}  # a perceptron on scikit-learn's digits, in seconds
-QUICK, FULL = Size(10_000, 1, (0,), 2_000), Size(None, 8, (0, 1), 10_000)
+QUICK, FULL = Size(10_000, 1, (0,), 2_000), Size(None, 4, (0,), 10_000)
 
 
 def in_floats(net: Any, rate: float) -> Any:
@@ -155,13 +155,6 @@ def cost_rows(steps: int = 20) -> list[Row]:
     return found
 
 
-def cost(work: Callable[[], Any]) -> float:
-    """Milliseconds of processor time."""
-    began = time.process_time()
-    work()
-    return 1e3 * (time.process_time() - began)
-
-
 def splits(data: Path, size: Size) -> tuple[cifar.Split, cifar.Split]:
     """Images to learn from, and test images."""
     if size.images is None:
@@ -209,7 +202,7 @@ def batches(data: cifar.Split, epoch: int, seed: int) -> Iterator[tuple[Any, Any
     order = draw.permutation(len(data))
     for rows in order[: len(order) // BATCH * BATCH].reshape(-1, BATCH):
         (x,) = flipped((data.images[rows],), draw)
-        yield torch.from_numpy(x), torch.from_numpy(data.labels[rows])
+        yield in_pixels(torch.from_numpy(x)), torch.from_numpy(data.labels[rows])
 
 
 def keep(path: Path, net: Any, optimizer: Any, epochs: int) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from bench.options import Options, tell
 from bench.result import Figure, Result, Row, machine, versions
@@ -33,3 +35,10 @@ def alone(
     """One method, which is a benchmark too."""
     found = rows(options.data, options.quick)
     return Result(name, tuple(found), figures(found), machine(options.threads, options.command), versions())
+
+
+def cost(work: Callable[[], Any]) -> float:
+    """Milliseconds of processor time."""
+    began = time.process_time()
+    work()
+    return 1e3 * (time.process_time() - began)

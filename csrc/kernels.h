@@ -10,6 +10,7 @@
 #include "kernels/planes.h"
 #include "kernels/pointwise.h"
 #include "kernels/sequence.h"
+#include "kernels/straight.h"
 #include "kernels/sums.h"
 #include "kernels/window.h"
 
@@ -24,6 +25,7 @@ struct Kernels {
   WindowKernels window;        // depthwise convolution, pools, resize
   PointwiseKernels pointwise;  // quantize, decode, add, tables, float arithmetic
   SequenceKernels sequence;    // float products, softmax, normalization, recurrence
+  StraightKernels straight;    // fake quantization in training
   SumsKernels sums;            // windows of whole numbers
 };
 

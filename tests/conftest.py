@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,8 @@ def killed():
 
 @pytest.fixture
 def together(tmp_path):
-    """What runs a script in two processes, with the environment that torchrun gives them; their exit statuses.
+    """What runs a script in two processes, with the environment that torchrun gives them; their exit statuses. One that is
+    left alone by the other's failure is killed five seconds later.
 
     {tests!r} and {out} in the script are the folder of the tests, and one to write to; {name} what is passed by name.
     """
@@ -58,12 +60,14 @@ def together(tmp_path):
         shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
         places = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in (0, 1)]
         runs = [subprocess.Popen([sys.executable, str(path), *args], env={**shared, **place}) for place in places]
+        until = time.monotonic() + seconds
+        while any(one.poll() is None for one in runs) and time.monotonic() < until:
+            if any(one.returncode for one in runs):
+                until = min(until, time.monotonic() + 5)
+            time.sleep(0.05)
         for one in runs:
-            try:
-                one.wait(timeout=seconds)
-            except subprocess.TimeoutExpired:
-                one.kill()
-                one.wait()
+            one.kill()
+            one.wait()
         return [one.returncode for one in runs]
 
     return run

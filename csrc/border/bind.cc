@@ -15,6 +15,7 @@
 #endif
 
 #include "bind_codec.h"
+#include "bind_straight.h"
 #include "border.h"
 #include "kernels.h"
 
@@ -273,6 +274,7 @@ NB_MODULE(_native, m) {
   m.def("unsupported", &unsupported, "data"_a);
   m.def("trim", &trim);
   bind_codec(m);
+  bind_straight(m);
   nb::class_<PythonRung>(m, "Rung")
       .def("prepare", &PythonRung::prepare, "shapes"_a)
       .def("run", &PythonRung::run, "inputs"_a, "outputs"_a)

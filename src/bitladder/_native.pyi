@@ -26,6 +26,16 @@ def codec_decode_planes(
 def codec_encode_numbers(coding: int, dtype: str, values: bytes, before: bytes | None) -> bytes | None: ...
 def codec_decode_numbers(coding: int, body: bytes, dtype: str, count: int, before: bytes | None) -> bytes | None: ...
 
+# Fake quantization of dense float32 values: `levels` are step, low, high, floor and ceiling (csrc/kernels/straight.h).
+
+Levels = tuple[float, ...]
+
+def straight_rounded(x: np.ndarray, y: np.ndarray, levels: Levels, threads: int, isa: str) -> None:
+    """Fills y with the values of x, each at its level; y may be x."""
+
+def straight_back(x: np.ndarray, gradient: np.ndarray, to_x: np.ndarray, levels: Levels, threads: int, isa: str) -> float:
+    """Fills to_x with the gradient of x, and gives that of the step times the step; the same for any threads."""
+
 class Text:
     """The headers of a file so far, as the adaptive coder sees them."""
 

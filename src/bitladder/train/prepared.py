@@ -20,6 +20,7 @@ from bitladder.convert.torch_ops import TORCH_OPS, tensor
 from bitladder.formats import Encoding, Format, QTensor, fit
 from bitladder.formats.tensor import store
 from bitladder.ir.graph import CHANNEL_AXIS, Graph, Node, PerWidth
+from bitladder.runtime.integer import aligned
 from bitladder.runtime.reference import clipped
 from bitladder.train.straight import SCALES, TINY, rounded
 
@@ -79,6 +80,7 @@ class Prepared(torch.nn.Module):  # type: ignore[misc]
         self.momentum = MOMENTUM
         self.masters, self.ranges, self.biases, self.means, self.others = (Shelf() for _ in range(5))
         self._fixed: dict[str, Tensor] = {}
+        self._units: dict[tuple[str, int], Tensor | None] = {}
         self._owner = {n.inputs[2]: n.inputs[1] for n in graph.nodes if self._biased(n)}
         self._narrow = {b: {n: c.format for n, c in graph.at(b).constants.items() if isinstance(c, QTensor)} for b in widths}
         for name, c in graph.constants.items():
@@ -186,7 +188,7 @@ class Prepared(torch.nn.Module):  # type: ignore[misc]
         if len(inputs) != len(names):
             raise TypeError(f"forward: takes {len(names)} tensors ({', '.join(names)}), got {len(inputs)}")
         env: dict[str, Tensor] = {**self._fixed, **{n: self.others[n] for n in self.others.names()}}
-        env |= {name: self.activation(name, x) for name, x in zip(names, inputs, strict=True)}
+        env |= {name: self.activation(name, in_pixels(x)) for name, x in zip(names, inputs, strict=True)}
         env |= {name: self.weight(name) for name in self.masters.names()}
         for node in self.graph.nodes:
             for name, value in zip(node.outputs, self._outputs(node, env), strict=False):
@@ -196,9 +198,9 @@ class Prepared(torch.nn.Module):  # type: ignore[misc]
 
     def _outputs(self, node: Node, env: Mapping[str, Tensor]) -> list[Tensor]:
         args = [env.get(name) if name else None for name in node.inputs]
+        out: Any
         if self._biased(node):
-            bare = TORCH_OPS[node.op](args[0], args[1], None, **node.attrs)
-            out: Any = bare + self._bias(node, bare)
+            out = self._products(node, TORCH_OPS[node.op], args[0], args[1])
         else:
             out = TORCH_OPS[node.op](*args, **node.attrs)
         outs = list(out) if isinstance(out, tuple | list) else [out]
@@ -236,35 +238,54 @@ class Prepared(torch.nn.Module):  # type: ignore[misc]
         keep = getattr(fmt, "keep", None)
         return out if keep is None else keep(out)
 
-    def _bias(self, node: Node, bare: Tensor) -> Tensor:
-        """What a node adds to its products: in training less the batch's means where it is centred, rounded as its file is."""
+    def _products(self, node: Node, op: Callable[..., Tensor], x: Tensor, w: Tensor) -> Tensor:
+        """Products and a bias, rounded as its file is; in training less the batch's means where these are centred.
+
+        In training the bias goes into the products, which is a pass less; else it is added to sums that are exact.
+        """
         key = f"{node.inputs[2]}/{self._narrow[self.bits][node.inputs[1]].bits}"
+        centred = key in self.means
+        if self.training and not centred:
+            return op(x, w, self._in_units(node, self.biases[key]), **node.attrs)
+        bare = op(x, w, None, **node.attrs)
         channel = bare.ndim - 1 if node.op == "linear" else 1
-        shape = [-1 if a == channel else 1 for a in range(bare.ndim)]
-        if key not in self.means:
-            return self._in_units(node, self.biases[key]).view(shape)
-        if not self.training:
-            return self._in_units(node, self.biases[key] - self.means[key]).view(shape)
-        axes = tuple(a for a in range(bare.ndim) if a != channel)
-        mean = bare.mean(axes)
-        self.means[key].lerp_(mean.detach(), self.momentum)
-        return (self.biases[key] - mean).view(shape)
+        if self.training:
+            mean = bare.mean(tuple(a for a in range(bare.ndim) if a != channel))
+            self.means[key].lerp_(mean.detach(), self.momentum)
+            bias = self.biases[key] - mean
+        else:
+            bias = self._in_units(node, self.biases[key] - self.means[key] if centred else self.biases[key])
+        return bare + bias.view([-1 if a == channel else 1 for a in range(bare.ndim)])
 
     def _in_units(self, node: Node, bias: Tensor) -> Tensor:
         """A bias as integer nodes add it: in multiples of the unit of their sums, where these have one a channel."""
         x = self._at[self.bits].get(node.inputs[0])
         w = self._encoding(node.inputs[1])
-        if x is None or x.axes != () or w.format.group is not None or w.axes not in ((), (CHANNEL_AXIS[node.op],)):
+        if x is None or w.format.group is not None:
             return bias
         fmt = self._narrow[self.bits][node.inputs[1]]
         with torch.no_grad():
-            params = self._params(self._key(node.inputs[0], self.bits), x, x.format)
-            steps = fmt.step(self._params(node.inputs[1], w, fmt)) * x.format.step(params)
-            steps = steps.reshape(-1)
-            if steps.numel() not in (1, bias.numel()):
+            if x.axes == () and w.axes in ((), (CHANNEL_AXIS[node.op],)):
+                params = self._params(self._key(node.inputs[0], self.bits), x, x.format)
+                steps = (fmt.step(self._params(node.inputs[1], w, fmt)) * x.format.step(params)).reshape(-1)
+            else:
+                steps = self._held_unit(node, x)
+            if steps is None or steps.numel() not in (1, bias.numel()):
                 return bias
             near = ((bias.double() / steps.double()).round() * steps.double()).to(bias.dtype)
         return bias + (near - bias).detach()
+
+    def _held_unit(self, node: Node, x: Encoding) -> Tensor | None:
+        """The units of a node's sums where fractional lengths, which are held, differ along inputs; None where none are."""
+        key = (node.inputs[1], self.bits)
+        if key not in self._units:
+            w = self.graph.at(self.bits).constants[node.inputs[1]]
+            assert isinstance(w, QTensor)
+            lengths = "fl" in x.params and "fl" in w.encoding.params
+            together = aligned(x, w, node.op, node.attrs.get("groups", 1)) if lengths else None
+            self._units[key] = None if together is None else torch.from_numpy(together[1])
+        found = self._units[key]
+        return None if found is None else found.to(self.masters[node.inputs[1]].device)
 
     # ---------------------------------------------------------------------------------------------------- the result
 
@@ -301,6 +322,11 @@ class Prepared(torch.nn.Module):  # type: ignore[misc]
             found[int(key.rpartition("/")[2])] = now.detach().cpu().numpy().copy()
         nested = hasattr(self._encoding(weight).format, "at")
         return PerWidth(weight, found) if nested else next(iter(found.values()))
+
+
+def in_pixels(x: Tensor) -> Tensor:
+    """Images in the order of memory that convolutions are fastest in, channel after channel of a pixel; the values stay."""
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 and x.device.type == "cpu" else x
 
 
 def sources(graph: Graph) -> dict[str, str]:
