@@ -34,6 +34,7 @@ BENCHES = {
     "train_noise": "bench.train_noise",
     "train_sparse": "bench.train_sparse",
     "train_updates": "bench.train_updates",
+    "train_variants": "bench.train_variants",
 }
 LATER = ("exchange",)
 

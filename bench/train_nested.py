@@ -49,44 +49,42 @@ class Size:
 class Run:
     """One network to train: its planes, the widths it learns at, whether activations have the width of the weights.
 
-    at_once: so many widths a step, drawn at random, in place of all.
+    at_once: so many widths a step, drawn at random, in place of all. share: of the epochs that there are.
     """
 
     planes: int
     widths: tuple[int, ...]
     follow: bool = False
     at_once: int | None = None
+    share: float = 1.0
 
 
 QUICK, FULL = Size(10_000, 1, (0,), 2_000, "fast"), Size(None, 4, (0,), 10_000)
 RUNS = {"nested": Run(8, WIDTHS), **{f"{b} bits alone": Run(b, (b,)) for b in ALONE}}
-ALSO = {
-    "nested down to 1 bit": Run(8, (8, 4, 2, 1)),
-    "nested, activations too": Run(8, WIDTHS, follow=True),
-    "nested, a random width a step": Run(8, WIDTHS, at_once=1),
-}
 
 
 def rows(data: Path, quick: bool) -> list[Row]:
     """Accuracies in per cent, each beside what it is compared with; spread in points."""
     size = QUICK if quick else FULL
-    torch.set_num_threads(1)
-    learn, test, calib = splits(data, size)
-    also = {} if quick else ALSO
-    work = Work.of("train_nested", replace(size, seeds=()), RATE, BATCH, RUNS, ALSO)
-    plain = work("float", lambda: right(resnet.load(data, 20), test)).value
-    hits = {
-        name: np.mean([work(f"{name} {seed}", lambda n=name, s=seed: trained(data, n, learn, test, calib, size, s)).value
-                       for seed in size.seeds], 0)
-        for name in RUNS | also
-    }  # fmt: skip
+    plain, hits = measured(data, RUNS, size)
     ours = dict(zip(WIDTHS, hits["nested"], strict=True))
     alone = {b: hits[f"{b} bits alone"][0] for b in ALONE}
     found = [row(f"nested at {b} bits", ours[b], plain, "float") for b in WIDTHS]
     found += [row(f"nested at {b} bits", ours[b], alone[b], f"{b} bits alone") for b in ALONE]
-    pairs = [(name, b, h) for name, run in also.items() for b, h in zip(run.widths, hits[name], strict=True)]
-    found += [row(f"{name}, at {b} bits", h, plain, "float") for name, b, h in pairs]
-    return [*found, cost_row(data, learn, calib)]
+    return [*found, cost_row(data, size)]
+
+
+def measured(data: Path, runs: Mapping[str, Run], size: Size) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Hits of the float network, and of each run at its widths, means over seeds."""
+    torch.set_num_threads(1)
+    learn, test, calib = splits(data, size)
+    work = Work.of("train_nested", replace(size, seeds=()), RATE, BATCH)
+
+    def hits(name: str, run: Run, seed: int) -> np.ndarray:
+        return work(f"{name} {run} {seed}", lambda: trained(data, name, run, learn, test, calib, size, seed)).value
+
+    plain = work("float", lambda: right(resnet.load(data, 20), test)).value
+    return plain, {name: np.mean([hits(name, run, seed) for seed in size.seeds], 0) for name, run in runs.items()}
 
 
 def row(what: str, ours: np.ndarray, peer: np.ndarray, name: str) -> Row:
@@ -106,8 +104,9 @@ def figures(found: list[Row]) -> Mapping[str, Figure]:
     return out | {f"nested training: points behind {name}": Figure.at_most(lost(b, name), BEHIND) for b, name in peers}
 
 
-def cost_row(data: Path, learn: cifar.Split, calib: np.ndarray, times: int = 4) -> Row:
+def cost_row(data: Path, size: Size, times: int = 4) -> Row:
     """Processor milliseconds of the gradients at all widths, beside those of as many passes of the float network."""
+    learn, _, calib = splits(data, replace(size, images=BATCH, test=1))
     x, y = in_pixels(torch.from_numpy(learn.images[:BATCH])), torch.from_numpy(learn.labels[:BATCH])
     ask = torch.nn.functional.cross_entropy
     net = prepare(
@@ -144,23 +143,23 @@ def splits(data: Path, size: Size) -> tuple[cifar.Split, cifar.Split, np.ndarray
 
 
 def trained(
-    data: Path, name: str, learn: cifar.Split, test: cifar.Split, calib: np.ndarray, size: Size, seed: int
+    data: Path, name: str, run: Run, learn: cifar.Split, test: cifar.Split, calib: np.ndarray, size: Size, seed: int
 ) -> np.ndarray:
     """Which test images one trained network gets right, at each of its widths."""
-    run = (RUNS | ALSO)[name]
+    epochs = size.epochs * run.share
     matter = {b: MATTER[b] for b in run.widths if b in MATTER}
     plan = {"*": Nested(run.planes, matter=matter), "a=*": Int(8)}
     net = prepare(
         resnet.load(data, 20), plan, calib, widths=run.widths, follow=run.follow, centre=False, effort=size.effort, seed=seed
     )
-    folder = FOLDER / "train_nested" / f"{name.replace(' ', '_')}_{seed}_{size.images}_{size.epochs}"
+    folder = FOLDER / "train_nested" / f"{name.replace(' ', '_')}_{seed}_{size.images}_{epochs}"
 
     def progress(step: int, steps: int, word: str) -> None:
         if step % 20 == 0:
             tell(f"{name}, seed {seed}: step {step} of {steps}, {word}")
 
     train_nested(
-        net, learn.images, learn.labels, epochs=size.epochs, batch=BATCH, rate=RATE, augment=flipped, seed=seed,
+        net, learn.images, learn.labels, epochs=epochs, batch=BATCH, rate=RATE, augment=flipped, seed=seed,
         teacher=resnet.load(data, 20).to(memory_format=torch.channels_last), taught=1, distill=False, at_once=run.at_once,
         parts=1, work=folder, progress=progress,
     )  # fmt: skip
