@@ -418,6 +418,7 @@ def test_computed_scales_stay_explicit():
 def test_operators_on_codes_keep_their_scales_too():
     """QLinearConv means the same as the pairs around a Conv, and what moves codes moves the reals behind them."""
     _, c = quantized_conv(True)
+    c["w"] = c["w"].clip(-63, 63)  # ONNX Runtime's sums of pairs saturate without VNNI
     nodes = [
         ("QuantizeLinear", "x sx zx", "xq", {}),
         ("QLinearConv", "xq sx zx w sw zw sy zy b", "yq", {"pads": [1, 1, 1, 1]}),

@@ -86,6 +86,8 @@ double back(const Read& x, const Read& gradient, const Written& to_x, const Give
 }  // namespace
 
 void bind_straight(nb::module_& m) {
-  m.def("straight_rounded", &rounded, "x"_a, "y"_a, "levels"_a, "threads"_a, "isa"_a);
-  m.def("straight_back", &back, "x"_a, "gradient"_a, "to_x"_a, "levels"_a, "threads"_a, "isa"_a);
+  m.def("straight_rounded", &rounded, "x"_a, "y"_a, "levels"_a, "threads"_a, "isa"_a,
+        nb::sig("def straight_rounded(x: ndarray, y: ndarray, levels: tuple, threads: int, isa: str) -> None"));
+  m.def("straight_back", &back, "x"_a, "gradient"_a, "to_x"_a, "levels"_a, "threads"_a, "isa"_a,
+        nb::sig("def straight_back(x: ndarray, gradient: ndarray, to_x: ndarray, levels: tuple, threads: int, isa: str) -> float"));
 }

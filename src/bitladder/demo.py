@@ -167,11 +167,14 @@ def exported(model: Model, path: Path, digits: Digits) -> str:
     try:
         require("onnx", "onnx", "demo")
         runtime = require("onnxruntime", "onnx", "demo")
+        from bitladder.convert.check_onnx import CONFIG
     except ImportError as missing:
         return f"no ONNX file: {missing}"
     model.to_onnx(path)
     options = runtime.SessionOptions()
     options.log_severity_level = 3
+    for key, value in CONFIG.items():
+        options.add_session_config_entry(key, value)
     session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     (there,) = session.run(None, {session.get_inputs()[0].name: digits.test[0]})
     same = float((there.argmax(1) == model(digits.test[0]).argmax(1)).mean())
