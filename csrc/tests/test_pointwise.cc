@@ -7,6 +7,7 @@
 #include <random>
 #include <vector>
 
+#include "check.h"
 #include "kernels.h"
 
 using namespace bl;
@@ -16,14 +17,6 @@ namespace {
 std::mt19937 dice(11);
 int roll(int low, int high) { return std::uniform_int_distribution<int>(low, high)(dice); }
 float real(float low, float high) { return std::uniform_real_distribution<float>(low, high)(dice); }
-
-#define CHECK(what, ...)                                   \
-  if (!(what)) {                                           \
-    std::printf("%s:%d: %s: ", __FILE__, __LINE__, #what); \
-    std::printf(__VA_ARGS__);                              \
-    std::printf("\n");                                     \
-    std::exit(1);                                          \
-  }
 
 template <class Use>
 void each_isa(const Use& use) {

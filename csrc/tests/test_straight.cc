@@ -5,6 +5,7 @@
 #include <random>
 #include <vector>
 
+#include "check.h"
 #include "kernels.h"
 
 using namespace bl;
@@ -14,14 +15,6 @@ namespace {
 std::mt19937 dice(5);
 int roll(int low, int high) { return std::uniform_int_distribution<int>(low, high)(dice); }
 float real(float low, float high) { return std::uniform_real_distribution<float>(low, high)(dice); }
-
-#define CHECK(what, ...)                                   \
-  if (!(what)) {                                           \
-    std::printf("%s:%d: %s: ", __FILE__, __LINE__, #what); \
-    std::printf(__VA_ARGS__);                              \
-    std::printf("\n");                                     \
-    std::exit(1);                                          \
-  }
 
 // A real that is often on a tie, or next to one, or far away.
 float tricky(float step) {

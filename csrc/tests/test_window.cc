@@ -6,6 +6,7 @@
 #include <random>
 #include <vector>
 
+#include "check.h"
 #include "kernels.h"
 
 using namespace bl;
@@ -14,14 +15,6 @@ namespace {
 
 std::mt19937 dice(7);
 int roll(int low, int high) { return std::uniform_int_distribution<int>(low, high)(dice); }
-
-#define CHECK(what, ...)                                      \
-  if (!(what)) {                                              \
-    std::printf("%s:%d: %s: ", __FILE__, __LINE__, #what);    \
-    std::printf(__VA_ARGS__);                                 \
-    std::printf("\n");                                        \
-    std::exit(1);                                             \
-  }
 
 float clipped(float v, float low, float high) { return std::fmin(std::fmax(v, low), high); }
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch.autograd.function import once_differentiable
 
 from bitladder.formats import Fixed, Format, Int, Nested, Ternary
 from bitladder.formats.tensor import SPREAD
@@ -56,6 +57,7 @@ class Even(torch.autograd.Function):  # type: ignore[misc]  # torch is not follo
         return value
 
     @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         x, scale = ctx.saved_tensors
         to_x = torch.empty_like(x)
@@ -72,7 +74,8 @@ def line(x: Tensor) -> Any:
 
 def levels_of(x: Tensor, fmt: Format, params: Mapping[str, Any]) -> tuple[float, ...] | None:
     """The levels of a format as the core takes them; None where it does not take them, or `x`."""
-    here = x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() > 0
+    real = not torch.compiler.is_compiling()  # the core needs memory to work on
+    here = real and x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() > 0
     dense = x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
     if core is None or not here or not dense or not isinstance(fmt, Int | Fixed) or fmt.bits > 16:
         return None
