@@ -292,3 +292,24 @@ def test_processes(together, tmp_path):
     assert (tmp_path / "work" / "student.pt").exists()
     assert together(SCRIPT, str(tmp_path / "work"), "go") == [0, 0]
     assert all(same(alone, torch.load(f, weights_only=True)) for f in found)
+
+
+def test_running_statistics_are_taken_anew():
+    """After a step or two, too, they are of the network as it is, on samples as they are, mixed whatever their order."""
+    order = np.argsort(Y[LEARN], kind="stable")
+    x, y = X[LEARN][order], Y[LEARN][order]
+    net = nn.Sequential(*convolutions()[:6], nn.Dropout(0.9), *convolutions()[6:])
+
+    def dark(arrays, random):
+        return (arrays[0] * 0,)
+
+    train_student(net, x, y, epochs=0.1, batch=720, rate=0.05, parts=2, augment=dark)
+    assert not net.training
+    with torch.no_grad():
+        out = net[0](torch.tensor(x))
+    assert torch.allclose(net[1].running_mean, out.mean((0, 2, 3)), atol=1e-4)
+    assert torch.allclose(net[1].running_var, out.var((0, 2, 3)), rtol=0.01)
+    assert net[1].momentum == 0.1
+    known = hits(net)
+    train_student(net, x, y, epochs=0.1, batch=720, rate=0.0, parts=1)
+    assert abs(hits(net) - known) < 0.03, "parts of all classes"

@@ -22,6 +22,7 @@ from bitladder.train.kept import Kept
 from bitladder.train.lesson import Inputs, Lesson, Loss, draw, first
 from bitladder.train.parts import Buffers, Sums, parts_of, split
 from bitladder.train.prepared import Prepared
+from bitladder.train.running import taken_anew
 from bitladder.train.state import fingerprint
 
 Tensor = Any
@@ -57,7 +58,6 @@ def majority(found: Tensor, shares: Tensor) -> Tensor:
 
 
 TAUGHT = 0.5  # of what is learned: the teacher's answers, the rest being labels
-SETTLED = 2048  # samples that running means are taken anew from
 RULES = {"mean": mean, "weighted": weighted, "median": median, "majority": majority}
 
 
@@ -293,33 +293,8 @@ def train_nested(
         except KeyboardInterrupt:
             kept.save(step)
             raise
-        settle(net, lesson, parts, group)
-    return net.eval()
-
-
-@torch.no_grad()  # type: ignore[untyped-decorator]
-def settle(net: Prepared, lesson: Lesson, parts: int, group: Group) -> None:
-    """Running means anew at every width, each sample counting once, as it is: those of training are of changed samples.
-
-    After Wu and Johnson, "Rethinking Batch in BatchNorm" (2021).
-    """
-    if not net.means.names():
-        return
-    samples, buffers, usual = len(lesson.arrays[0]), Buffers(net, group), net.momentum
-    rows = np.linspace(0, samples - 1, min(samples, SETTLED)).round().astype(int)
-    batches = np.array_split(rows, max(1, len(rows) // (parts * lesson.batch)))
-    for name in net.means.names():
-        net.means[name].zero_()
-    net.train()
-    for bits in net.widths:
-        with net.at(bits):
-            for done, batch in enumerate(batches):
-                net.momentum = 1 / (done + 1)
-                for mine in split(len(batch), parts, group):
-                    with buffers.part(len(mine) / len(batch)):
-                        net(*lesson.tensors(lesson.arrays, batch[mine]))
-                buffers.give()
-    net.momentum = usual
+        taken_anew(net, lesson, parts, group)
+    return net
 
 
 def run_step(

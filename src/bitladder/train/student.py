@@ -23,6 +23,7 @@ from bitladder.train.lesson import Inputs, Lesson, Loss, first
 from bitladder.train.nested import Augment, Progress, augmented
 from bitladder.train.parts import Buffers, Parts, parts_of, split
 from bitladder.train.prepared import Prepared
+from bitladder.train.running import taken_anew
 from bitladder.train.sparse import Sparse, linear
 from bitladder.train.state import fingerprint
 
@@ -71,7 +72,7 @@ def train_student(
     rate: at the start, falling to zero linearly after `warm` steps of rising; while masks change it goes back with each of them
     (`Schedule.rate`). For a prepared network it is relative to the size of tensors, and suits Adam (`Prepared.groups`).
     optimizer: what makes one of parameter groups. loss: in place of cross-entropy. parts, augment: as for
-    `train_nested`; norms see the samples of a part, and their running statistics the mean of what the parts see.
+    `train_nested`; norms see the samples of a part. Once trained, running statistics are taken anew (`running.py`).
     work: a folder; the state goes to work/student.pt every so many steps and when interrupted, and the same call goes on from
     there, with results identical to the bit for the same threads. The state of another call is refused.
     Under torchrun each process takes its share of every batch's parts.
@@ -126,7 +127,8 @@ def train_student(
         except KeyboardInterrupt:
             kept.save(step)
             raise
-    return net.eval()
+        taken_anew(net, lesson, parts, group)
+    return net
 
 
 class Judge:
