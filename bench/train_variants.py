@@ -15,9 +15,9 @@ from bench.train_nested import FULL, QUICK, WIDTHS, Run, measured, row
 from bench.training import alone
 
 RUNS = {
-    "nested, activations too": Run(8, WIDTHS, follow=True),
-    "nested down to 1 bit": Run(8, (8, 4, 2, 1), share=0.5),
-    "nested, a random width a step": Run(8, WIDTHS, at_once=1),
+    "nested, activations too": Run(WIDTHS, follow=True),
+    "nested down to 1 bit": Run((8, 4, 2, 1), share=0.5),
+    "nested, a random width a step": Run(WIDTHS, at_once=1),
 }
 
 
