@@ -28,7 +28,7 @@ from bitladder.train.nested import Batch, train_nested
 from bitladder.train.prepared import in_pixels
 from bitladder.training import finish, prepare
 
-RATE, BATCH, THREADS = 1e-3, 128, 2
+RATE, BATCH, THREADS = 1e-3, 128, 1
 WIDTHS = (8, 4, 3, 2)
 PLANES = 8
 MATTER = {8: 1.0, 4: 2.0, 3: 4.0, 2: 8.0}  # when ranges are chosen; found on turned training images with i % 10 == 5
