@@ -47,14 +47,14 @@ class Size:
     images: int | None
     dense: int
     sparse: int
-    tasks: Mapping[str, int]
-    finish: float
+    tasks: Mapping[str, float]
+    finish: Mapping[str, float]
     seeds: Mapping[str, int]
     test: int
 
 
-QUICK = Size(600, 2, 2, {FOUR: 2, DIGITS: 4}, 0.5, {FOUR: 1, DIGITS: 1}, 1_000)
-FULL = Size(None, 12, 12, {FOUR: 1, DIGITS: 4}, 0.5, {FOUR: 1, DIGITS: 3}, 10_000)
+QUICK = Size(600, 2, 2, {FOUR: 2, DIGITS: 4}, {FOUR: 1, DIGITS: 2}, {FOUR: 1, DIGITS: 1}, 1_000)
+FULL = Size(None, 12, 12, {FOUR: 0.3, DIGITS: 8}, {FOUR: 0.5, DIGITS: 4}, {FOUR: 3, DIGITS: 3}, 10_000)
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ def task_runs(
     sizes: list[float] = []
     if seed == 0:
         for bits in BITS:
-            model, nbytes = finished(net, sparse, second, task, size.finish * epochs, bits)
+            model, nbytes = finished(net, sparse, second, task, size.finish[task.name], bits)
             plain = finish(prepare(second, f"int{bits}", task.calib, start="float", rounding="nearest", effort="fast"))
             found.append(right(model.with_(threads=1, batch=200), task.test))
             sizes += [nbytes, coded(plain)]
@@ -236,15 +236,16 @@ def rows(data: Path, quick: bool) -> list[Row]:
     size = QUICK if quick else FULL
     torch.set_num_threads(1)
     six, tasks = splits(data, size)
-    work = Work.of("train_sparse", size, RATE, FINISH, SPARSITY, BATCH, EVERY)
+    work = Work.of("train_sparse", size.images, size.dense, size.sparse, size.test, RATE, FINISH, SPARSITY, BATCH, EVERY)
     teacher, _ = unflat(work("teacher 1", lambda: pretrained(six, size)).value, fresh(SIX, 0))
     student, masks = unflat(work("student", lambda: pruned(teacher, six, size)).value, fresh(SIX, 0))
     ours, peer = right(student.eval(), six.test), right(teacher.eval(), six.test)
     found = [row("six classes", LOCKED, ours, peer, "dense")]
     for task in tasks:
         runs = [
-            work(f"{task.name} {seed}", lambda t=task, s=seed: task_runs(t, teacher, student, masks, size, s)).value
+            work(about, lambda t=task, s=seed: task_runs(t, teacher, student, masks, size, s)).value
             for seed in range(size.seeds[task.name])
+            for about in [f"{task.name} {seed} {size.tasks[task.name]} {size.finish[task.name]}"]
         ]
         found += task_rows(task, runs)
     return found

@@ -8,7 +8,8 @@ from bench import cifar, work
 from bench import train_sparse as bench
 from bench.result import Row
 
-SMALL = bench.Size(None, 1, 2, {bench.FOUR: 1, bench.DIGITS: 1}, 1, {bench.FOUR: 1, bench.DIGITS: 1}, 8)
+ONCE = {bench.FOUR: 1, bench.DIGITS: 1}
+SMALL = bench.Size(None, 1, 2, ONCE, ONCE, ONCE, 8)
 
 
 @pytest.fixture(autouse=True)

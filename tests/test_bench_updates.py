@@ -50,3 +50,19 @@ def test_figures_say_what_was_missed():
     found = [Row.of("a", 80.2, 80.4, "float SGD", 0.2), Row.of("b", 80.0, 80.4, "float SGD", 0.2), Row.of("c", 70.0, 80.4)]
     assert [f.met for f in updates.figures(found).values()] == [True, False, True]
     assert updates.row("task", "name", np.array([1, 1, 0, 0]), np.array([1, 1, 1, 0])).ours == 50
+
+
+def test_each_method_is_beside_float_sgd_with_the_same_seeds(tmp_path, monkeypatch):
+    """Weights without a memory run with the first seed alone, and so does what they are held against."""
+    right = {updates.PEER: (3, 1), updates.BARE: (2,)}
+
+    def trained(make, name, learn, test, size, seed):
+        return np.arange(4) < right.get(name, (4, 2))[seed]
+
+    monkeypatch.setattr(updates, "FULL", updates.Size(16, 1, (0, 1), 4))
+    monkeypatch.setattr(updates.Work, "of", lambda *about: updates.Work(tmp_path, ""))
+    monkeypatch.setattr(updates, "trained", trained)
+    for name in ("splits", "digits_rows", "cost_rows"):
+        monkeypatch.setattr(updates, name, lambda *of: (None, None) if of else [])
+    found = {row.what.split(": ")[1]: (row.ours, row.peer) for row in updates.rows(tmp_path, quick=False)}
+    assert [found[f"{name}, top-1 %"] for name in list(updates.METHODS)[1:]] == [(75, 50), (75, 50), (50, 75)]
