@@ -35,7 +35,7 @@ FRAME = HERE / "frame.py"
 class Setting:
     """One way of a peer to quantize, at the widths it is measured at; `args` are its driver's. deep: on ResNet-56 too.
 
-    slow: it learns for many minutes; `accuracy_slow` measures it, and others with --full only.
+    slow: it, or most of what its peer does, learns for many minutes; `accuracy_slow` measures it, and others with --full only.
     """
 
     name: str
@@ -122,7 +122,7 @@ MCT = (
 )
 STEPS = 1500  # of AdaRound, a layer; AIMET recommends 15000, which take hours on one core
 AIMET = (
-    Setting("range by error", {"method": "none"}, deep=True),
+    Setting("range by error", {"method": "none"}, deep=True, slow=True),
     Setting("SeqMSE, 20 candidates", {"method": "seqmse", "candidates": 20}, (4, 3, 2), deep=True, slow=True),
     Setting(f"AdaRound, cut to {STEPS} steps a layer", {"method": "adaround", "steps": STEPS}, (4, 3, 2), deep=True, slow=True),
     Setting(
@@ -180,6 +180,7 @@ class Bench:
     calibration: cifar.Split
     test: cifar.Split
     slow: tuple[bool, ...] = (False,)  # what `slow` may be of a setting that is measured
+    cuts: dict[str, str] = field(default_factory=dict)  # of settings that took too long: at which width, after how long
 
     def all(self, bits: int, among: Sequence[Quantizer]) -> Iterator[Made]:
         """What every peer makes at a width, setting by setting; peers that cannot be had say why."""
@@ -194,6 +195,9 @@ class Bench:
     def made(self, peer: Quantizer, bits: int, setting: Setting) -> Made:
         """What one setting makes, from the folder of results where it is there; raises `Missing` if the peer cannot be had."""
         name = f"{peer.name} {peer.version()}, {setting.name}"
+        how = f"{peer.key} {dict(setting.args)}"
+        if how in self.cuts:
+            return Made(name, why=f"{self.cuts[how]}, and as much to learn here: not run")
         images = (self.calibration.images, self.test.images)
         about = digest([*peer.sources(), self.weights().read_bytes(), *(i.tobytes() for i in images)])
         kept = Work(work.FOLDER / "quantizers", about)
@@ -205,7 +209,8 @@ class Bench:
             tell(str(error))
             return Made(name, why=str(error))
         if len(value) == 1:
-            return Made(name, why=f"cut after {value[0]:.0f} processor seconds")
+            self.cuts[how] = f"cut at {bits} bits after {value[0]:.0f} processor seconds"
+            return Made(name, why=self.cuts[how])
         return Made(name, value[0], value[1], value[2], value[3:].astype(bool))
 
     def weights(self) -> Path:

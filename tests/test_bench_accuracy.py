@@ -167,7 +167,7 @@ def test_settings_that_learn_are_measured_where_they_are_asked_for(peers):
 
 def test_what_cannot_be_had_says_why(peers, monkeypatch):
     """A cut is kept and named; a failure is one line; a peer that is not there has one row."""
-    assert next(peers.all(4, [peer(cut=True)])).why == "cut after 1200 processor seconds"
+    assert next(peers.all(4, [peer(cut=True)])).why == "cut at 4 bits after 1200 processor seconds"
     failed = next(peers.all(4, [peer(fail=True)]))
     assert failed.why == "numpy: plain, 4 bits: last"
     twice = (Setting("plain", {}), Setting("other", {"a": 1}))
@@ -177,6 +177,18 @@ def test_what_cannot_be_had_says_why(peers, monkeypatch):
     monkeypatch.setattr(environment.sys, "executable", "/nowhere/python")
     rows = list(peers.all(4, [Quantizer("Peer", "numpy", "no-such-package", twice)]))
     assert [row.why[:45] for row in rows] == ["not installed: numpy: making its environment:"]
+
+
+def test_what_is_cut_at_one_width_is_not_run_at_the_next(peers, monkeypatch):
+    """It learns for as many steps there; its row says so, and another setting is measured."""
+    cut = "cut at 4 bits after 1200 processor seconds"
+    assert next(peers.all(4, [peer(cut=True)])).why == cut
+    ran, asked = Bench.ran, []
+    monkeypatch.setattr(Bench, "ran", lambda self, p, bits, s: asked.append((bits, s.name)) or ran(self, p, bits, s))
+    settings = (Setting("plain", {"cut": True}), Setting("other", {"a": 1}))
+    rows = list(peers.all(3, [Quantizer("Peer", "numpy", "numpy", settings, apart=False)]))
+    assert [row.why for row in rows] == [f"{cut}, and as much to learn here: not run", ""]
+    assert asked == [(3, "other")]
 
 
 def made(name, hits, size=16):
