@@ -3,8 +3,8 @@
 ResNet-20 learns six classes of CIFAR-10 and becomes sparse on them. Two tasks follow: the other four classes, and the digits of
 scikit-learn, enlarged to 32x32. For each the dense network is fine-tuned, the student learns with its zeros locked, and the
 dense network is pruned as far within the same steps; these two have the same teacher and the same loss. The student is
-finished in int8 and int4, its file coded at best. Rate and epochs were chosen on training images with i % 10 == 5, of digits on
-those with i % 5 == 1, all at half the pixels, after four epochs of pretraining.
+finished in int8 and int4, its file coded at best. The rate was chosen after four epochs of pretraining at half the pixels, the
+epochs of tasks after that of FULL, on training images with i % 10 == 5, of digits on those with i % 5 == 1.
 """
 
 from __future__ import annotations
